@@ -1,0 +1,42 @@
+"""The result of an integration or of a real ensemble: the same object, so that they can be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Trajectories of an optimizer or of its SDE over replicates.
+
+    ``time`` is t = ηk, ``step`` the optimizer step k; both (time,).
+    ``state`` holds x and, where the optimizer has them, m and v: (replicate, time, coordinate); empty if
+    states were not kept. ``observables`` holds one (replicate, time) tensor a name.
+    ``diverged`` (replicate,) is the first bad optimizer step, -1 where there is none.
+    ``kind`` is "sde", "surrogate" (an SDE integrated with one step per optimizer step) or "optimizer".
+    """
+
+    optimizer: str
+    kind: str
+    step: Tensor
+    time: Tensor
+    state: dict[str, Tensor]
+    observables: dict[str, Tensor]
+    diverged: Tensor
+    learning_rate: float
+    seed: int
+    substeps: int = 1
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Everything else that repeats the run: hyper-parameters, variant, solver, noise, batch size."""
+
+    def to_dataset(self) -> xr.Dataset:
+        """Return the solution as an xarray Dataset with axes replicate, time, coordinate."""
+        from noisekit.results.convert import solution_to_dataset
+
+        return solution_to_dataset(self)
