@@ -1,0 +1,306 @@
+"""The file schema ``noisekit-1`` as data: every group, variable, axis, unit and attribute of a result file.
+
+A file is an xarray ``DataTree``. No coordinate stands at the root, because children inherit coordinates and
+would have to agree on them: each group carries its own axes. ``*`` in a path stands for an optimizer's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCHEMA = "noisekit-1"
+
+AXES: dict[str, str] = {
+    "step": "optimizer step at which a batch was recorded",
+    "time": "saved instants, t = ηk",
+    "sample": "training examples of one recorded batch",
+    "replicate": "independent runs or paths",
+    "coordinate": "recorded parameters, by flat position in the concatenation of the blocks",
+    "block": "named parameter tensor",
+    "component": "eigenvalues, largest first",
+    "projection": "sketch dimensions",
+    "estimator": "tail-index estimator",
+    "quantile": "probability of a quantile over the recorded coordinates",
+    "bound": "lower and upper end of a 95 % interval",
+    "observable": "function of the parameters that is compared, such as the loss",
+    "gauge": "number that says whether the theory holds here",
+    "phase": "phase of SignSGD: 1 far from, 2 near, 3 inside the noise",
+}
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable of a group: its axes, what it is, its unit and the sign it has in formulas."""
+
+    dims: tuple[str, ...]
+    long_name: str
+    units: str = "1"
+    symbol: str = ""
+    references: str = ""
+    kind: str = "float"
+    """``float``, ``int`` (also truth values, as 0 and 1) or ``str``."""
+
+    def attributes(self) -> dict[str, str]:
+        """Return what is written on the variable, without empty entries."""
+        names = ("long_name", "units", "symbol", "references")
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group: what it is, its coordinates and its variables. ``open_dims`` admits further variables."""
+
+    title: str
+    coordinates: dict[str, Variable]
+    variables: dict[str, Variable]
+    open_dims: tuple[str, ...] | None = None
+    """Axes of variables with free names (observables), if the group takes any."""
+
+
+_C25 = "Compagnoni et al. 2025, arXiv:2411.15958"
+_M18 = "McCandlish et al. 2018, arXiv:1812.06162"
+
+_STEP = Variable(("step",), "optimizer step", symbol="k", kind="int")
+_BLOCK = Variable(("block",), "parameter tensor", kind="str")
+_BOUND = Variable(("bound",), "end of the 95 % interval", kind="str")
+_COORDINATE = Variable(("coordinate",), "flat position of the parameter", kind="int")
+_COORDINATE_BLOCK = Variable(("coordinate",), "parameter tensor that the coordinate belongs to", kind="str")
+_TIME = Variable(("time",), "continuous time, learning rate times step", symbol="t = ηk")
+_TIME_STEP = Variable(("time",), "optimizer step", symbol="k", kind="int")
+_OBSERVABLE = Variable(("observable",), "observable", kind="str")
+
+_TRAJECTORY = Group(
+    "Trajectories over replicates; the same variables for the SDE and for the real optimizer",
+    {"time": _TIME, "step": _TIME_STEP, "replicate": Variable(("replicate",), "replicate", kind="int")},
+    {
+        "loss": Variable(
+            ("replicate", "time"), "loss over all training samples of the problem", symbol="f(x)"
+        ),
+        "diverged": Variable(("replicate",), "first bad optimizer step, -1 where there is none", kind="int"),
+        "x": Variable(("replicate", "time", "coordinate"), "parameters", symbol="x"),
+        "m": Variable(("replicate", "time", "coordinate"), "first moment of the optimizer", symbol="m"),
+        "v": Variable(("replicate", "time", "coordinate"), "second moment of the optimizer", symbol="v"),
+    },
+    open_dims=("replicate", "time"),
+)
+
+GROUPS: dict[str, Group] = {
+    "/training": Group(
+        "The recorded training run",
+        {"step": _STEP},
+        {
+            "loss": Variable(("step",), "training loss of the recorded batch", symbol="f"),
+            "learning_rate": Variable(("step",), "learning rate", symbol="η"),
+            "gradient_norm": Variable(("step",), "norm of the batch-mean gradient", symbol="|ḡ|"),
+            "elapsed_time": Variable(("step",), "time since the recorder was attached", "s"),
+        },
+    ),
+    "/gradient_noise": Group(
+        "Noise of one sample's gradient; divide a trace by the batch size for a minibatch",
+        {
+            "step": _STEP,
+            "block": _BLOCK,
+            "component": Variable(("component",), "rank of the eigenvalue", kind="int"),
+            "quantile": Variable(("quantile",), "probability"),
+            "bound": _BOUND,
+        },
+        {
+            "block_size": Variable(("block",), "number of parameters of the block", kind="int"),
+            "trace": Variable(
+                ("step", "block"), "trace of the per-sample gradient covariance", symbol="tr Σ₁"
+            ),
+            "mean_squared_norm": Variable(
+                ("step", "block"),
+                "squared norm of the batch-mean gradient, biased upwards by tr Σ₁/B",
+                symbol="|ḡ|²",
+            ),
+            "signal_to_noise": Variable(
+                ("step", "block"),
+                "signal over noise of a batch: (|ḡ|² − tr Σ₁/B)/(tr Σ₁/B); negative when no signal is seen",
+                symbol="SNR",
+            ),
+            "noise_scale": Variable(
+                ("step", "block"),
+                "gradient noise scale of the block, tr Σ₁/(|ḡ|² − tr Σ₁/B); NaN when no signal is seen",
+                "samples",
+                "B_simple",
+                _M18,
+            ),
+            "total_noise_scale": Variable(
+                ("step",), "gradient noise scale of all blocks together", "samples", "B_simple", _M18
+            ),
+            "total_noise_scale_interval": Variable(
+                ("step", "bound"), "95 % interval of the noise scale", "samples", references=_M18
+            ),
+            "eigenvalue": Variable(
+                ("step", "component"), "eigenvalues of the per-sample gradient covariance", symbol="λ(Σ₁)"
+            ),
+            "variance_quantile": Variable(
+                ("step", "quantile"),
+                "quantiles of the per-sample variance over recorded coordinates",
+                symbol="diag Σ₁",
+            ),
+            "mean_gradient_error": Variable(
+                ("step",), "relative difference of the mean per-sample gradient and the training gradient"
+            ),
+        },
+    ),
+    "/gradient_noise/samples": Group(
+        "Per-sample values",
+        {"step": _STEP, "coordinate": _COORDINATE, "coordinate_block": _COORDINATE_BLOCK},
+        {
+            "noise": Variable(
+                ("step", "sample", "coordinate"), "per-sample gradient minus the batch mean", symbol="g_i − ḡ"
+            ),
+            "sketch": Variable(
+                ("step", "sample", "projection"),
+                "sketch of the per-sample gradient: E[s_i·s_j] = g_i·g_j",
+                symbol="s_i",
+            ),
+            "squared_norm": Variable(
+                ("step", "sample"), "squared norm of a sample's gradient", symbol="|g_i|²"
+            ),
+        },
+    ),
+    "/tail_index": Group(
+        "Extreme-value tail index of the noise, standardised per coordinate and pooled over a block",
+        {
+            "step": _STEP,
+            "block": _BLOCK,
+            "estimator": Variable(("estimator",), "estimator", kind="str"),
+            "bound": _BOUND,
+        },
+        {
+            "alpha": Variable(
+                ("step", "block", "estimator"),
+                "tail index; the noise has finite moments below it",
+                symbol="α",
+            ),
+            "alpha_interval": Variable(
+                ("step", "block", "estimator", "bound"), "95 % interval of the tail index"
+            ),
+            "k": Variable(
+                ("step", "block", "estimator"),
+                "number of exceedances used",
+                "samples",
+                symbol="k",
+                kind="int",
+            ),
+        },
+    ),
+    "/noise_model": Group(
+        "Gaussian or Student-t fit of each recorded coordinate of the per-sample noise",
+        {"step": _STEP, "coordinate": _COORDINATE, "coordinate_block": _COORDINATE_BLOCK, "bound": _BOUND},
+        {
+            "location": Variable(("step", "coordinate"), "location", symbol="μ"),
+            "scale": Variable(("step", "coordinate"), "scale", symbol="s"),
+            "df": Variable(
+                ("step", "coordinate"), "degrees of freedom (Student-t fit); inf is the Gaussian", symbol="ν"
+            ),
+            "df_interval": Variable(
+                ("step", "coordinate", "bound"), "95 % interval of the degrees of freedom"
+            ),
+            "log_likelihood": Variable(("step", "coordinate"), "log-likelihood of the fit"),
+            "p_value": Variable(
+                ("step", "coordinate"), "p-value of the Gaussian against the Student-t", symbol="p"
+            ),
+            "q_value": Variable(
+                ("step", "coordinate"), "p-value corrected over coordinates (Benjamini–Hochberg)", symbol="q"
+            ),
+            "is_heavy_tailed": Variable(
+                ("step", "coordinate"),
+                "1 where the Gaussian is rejected at a false-discovery rate of 5 %",
+                kind="int",
+            ),
+        },
+    ),
+    "/sde/*": _TRAJECTORY,
+    "/optimizer/*": _TRAJECTORY,
+    "/theory/*": Group(
+        "What closed forms say about the optimizer, and whether they apply",
+        {
+            "time": _TIME,
+            "step": _TIME_STEP,
+            "gauge": Variable(("gauge",), "gauge", kind="str"),
+            "phase": Variable(("phase",), "phase of SignSGD", kind="int"),
+            "coordinate": Variable(("coordinate",), "coordinate", kind="int"),
+        },
+        {
+            "noise_floor": Variable((), "stationary excess loss that the noise alone sets", references=_C25),
+            "loss_bound": Variable(("time",), "upper bound of the mean excess loss", references=_C25),
+            "stationary_variance": Variable(
+                ("coordinate",), "stationary variance of the parameters", references=_C25
+            ),
+            "phase_fraction": Variable(("phase",), "fraction of coordinates in the phase", references=_C25),
+            "gauge_value": Variable(("gauge",), "value of the gauge"),
+            "gauge_verdict": Variable(("gauge",), "ok, warning or refused", kind="str"),
+            "gauge_meaning": Variable(("gauge",), "what the value says", kind="str"),
+        },
+    ),
+    "/comparison/*": Group(
+        "The SDE's prediction against real runs of the optimizer",
+        {"time": _TIME, "step": _TIME_STEP, "observable": _OBSERVABLE},
+        {
+            "prediction_mean": Variable(("observable", "time"), "mean over SDE paths"),
+            "prediction_std": Variable(("observable", "time"), "standard deviation over SDE paths"),
+            "reference_mean": Variable(("observable", "time"), "mean over real runs"),
+            "reference_std": Variable(("observable", "time"), "standard deviation over real runs"),
+            "gap": Variable(("observable", "time"), "prediction minus reference, means"),
+            "standard_error": Variable(("observable", "time"), "Monte-Carlo standard error of the gap"),
+            "discretisation_error": Variable(("observable", "time"), "SDE mean at dt minus SDE mean at dt/2"),
+            "relative_gap": Variable(("observable", "time"), "gap over the magnitude of the reference"),
+            "relative_gap_error": Variable(("observable", "time"), "standard error of the relative gap"),
+            "gap_in_std": Variable(("observable", "time"), "gap in standard deviations of the real runs"),
+            "mean_relative_gap": Variable(("observable",), "mean over time of |gap| over mean |reference|"),
+            "max_relative_gap": Variable(("observable",), "largest |relative gap| over time"),
+            "verdict": Variable(("observable",), "whether the prediction held, in a word", kind="str"),
+            "verdict_text": Variable(
+                ("observable",), "whether the prediction held, in a sentence", kind="str"
+            ),
+        },
+    ),
+}
+
+ROOT_ATTRIBUTES: dict[str, str] = {
+    "Conventions": "name of this schema",
+    "title": "what the file is",
+    "history": "one line for each thing done to the file",
+    "created_at": "UTC time, ISO 8601",
+    "versions": "JSON: versions of noisekit and of what it computes with",
+    "device": "kind of device",
+    "dtype": "floating-point type of the parameters",
+    "seed": "seed of the study",
+    "deterministic": "1 if torch's deterministic algorithms were on",
+    "git_commit": "commit of noisekit's source, or empty",
+    "command": "the command line that repeats the study, or empty",
+    "config_json": "JSON: the configuration of the study",
+    "problem": "name of the problem",
+    "dataset": "name of the data set",
+    "dataset_sha256": "hash of the data file, or empty",
+    "sampling": "how minibatches are drawn: with-replacement or without-replacement",
+    "batch_size": "samples in a minibatch of the compared optimizers",
+    "n_samples": "training samples of the problem in which optimizers are compared",
+    "n_parameters": "number of trainable parameters",
+    "loss_reduction": "mean: losses and gradients are means over samples",
+    "noise_definition": "what the noise is measured against",
+}
+
+TRAJECTORY_ATTRIBUTES: dict[str, str] = {
+    "optimizer": "name of the optimizer",
+    "kind": "sde, surrogate (one step of integration for one optimizer step) or optimizer",
+    "learning_rate": "η",
+    "substeps": "integration steps for one optimizer step, dt = η/substeps",
+    "seed": "seed of the paths or runs",
+    "n_diverged": "number of replicates that diverged",
+    "settings_json": "JSON: hyper-parameters, variant, solver, noise, batch size",
+}
+
+
+def find_group(path: str) -> Group | None:
+    """Return the schema's group for ``path`` such as ``/sde/adam``, or None if the schema has none.
+
+    >>> find_group("/sde/adam") is GROUPS["/sde/*"]
+    True
+    """
+    path = "/" + path.strip("/")
+    return GROUPS.get(path) or GROUPS.get(path.rsplit("/", 1)[0] + "/*")
