@@ -40,7 +40,7 @@ class SampledProblem(Problem, Protocol):
         ...
 
     def minibatch_gradient(self, x: Tensor, index: Tensor) -> Tensor:
-        """Return the mean gradient over the samples ``index`` (replicate, batch), as (replicate, coordinate)."""
+        """Return the mean gradient over the samples ``index`` (replicate, batch): (replicate, coordinate)."""
         ...
 
     def weighted_gradient(self, x: Tensor, weights: Tensor) -> Tensor:

@@ -1,0 +1,115 @@
+"""First and second moments of the per-sample gradients of a network, without an N × P matrix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from noisekit.problems.sample_losses import sample_losses
+
+if TYPE_CHECKING:
+    from noisekit.problems.network import ModelProblem
+
+ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.ELU, nn.LeakyReLU, nn.Identity)
+
+
+def is_mlp(model: nn.Module, inputs: Tensor) -> bool:
+    """Return whether the model is a chain of Linear and element-wise modules on vectors."""
+    if not isinstance(model, nn.Sequential) or inputs.flatten(1).ndim != 2:
+        return False
+    layers = list(model)
+    if inputs.ndim > 2 and not (layers and isinstance(layers[0], nn.Flatten)):
+        return False
+    linears = [m for m in layers if type(m) is nn.Linear]
+    distinct = len({id(m.weight) for m in linears}) == len(linears)
+    return distinct and all(type(m) is nn.Linear or isinstance(m, (*ELEMENTWISE, nn.Flatten)) for m in layers)
+
+
+def mlp_moments(problem: ModelProblem, leaves: list[Tensor], chunks: list[slice]) -> tuple[Tensor, Tensor]:
+    """Return the moments of an MLP for all replicates at once.
+
+    The gradient of sample i for a Linear is the outer product b_i a_iᵀ of the gradient at its output and its
+    input, so Σ (∇ℓ_i)² = (B²)ᵀ A²: two products of the size of the backward pass.
+    """
+    parameters = dict(zip(problem.parameter_names, leaves, strict=True))
+    names = {f"{name}.weight": m for name, m in problem.model.named_modules() if isinstance(m, nn.Linear)}
+    mean = {n: torch.zeros_like(p) for n, p in parameters.items()}
+    second = {n: torch.zeros_like(p) for n, p in parameters.items()}
+    for chunk in chunks:
+        inputs, targets = problem.inputs[chunk], problem.targets[chunk]
+        values, gradients = _inputs_and_output_gradients(problem, parameters, names, inputs, targets)
+        for weight, a, b in zip(names, values, gradients, strict=True):
+            if weight in mean:
+                mean[weight] += b.mT @ a
+                second[weight] += b.square().mT @ a.square()
+            bias = weight.removesuffix("weight") + "bias"
+            if bias in mean:
+                mean[bias] += b.sum(1)
+                second[bias] += b.square().sum(1)
+    n = problem.n_samples
+    return problem.flatten(mean) / n, problem.flatten(second) / n
+
+
+def _inputs_and_output_gradients(
+    problem: ModelProblem,
+    parameters: dict[str, Tensor],
+    names: dict[str, nn.Module],
+    inputs: Tensor,
+    targets: Tensor,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return a and b = ∂ℓ/∂output of every Linear, (replicate, sample, feature).
+
+    A zero added to each output receives b as its gradient; it is an argument of the batched function, because
+    tensors met inside vmap cannot be kept.
+    """
+
+    def forward(own: dict[str, Tensor], zeros: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        seen: list[Tensor] = []
+
+        def keep_and_add(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            seen.append(args[0].expand(len(inputs), -1))
+            return output + zeros[len(seen) - 1]
+
+        handles = [m.register_forward_hook(keep_and_add) for m in names.values()]
+        try:
+            outputs = functional_call(problem.model, own, (inputs,))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return outputs, seen
+
+    fixed = {n: p.detach() for n, p in parameters.items()}
+    replicates = len(next(iter(fixed.values())))
+    zeros = [
+        inputs.new_zeros(replicates, len(inputs), m.out_features, requires_grad=True)  # type: ignore[operator]
+        for m in names.values()
+    ]
+    with torch.enable_grad():
+        outputs, seen = vmap(forward)(fixed, zeros)
+        repeated = targets.expand(replicates, *targets.shape).flatten(0, 1)
+        total = sample_losses(problem.loss_fn, outputs.flatten(0, 1), repeated).sum()
+        gradients = torch.autograd.grad(total, zeros)
+    return [a.detach() for a in seen], list(gradients)
+
+
+def moments_of_one(problem: ModelProblem, x: Tensor, *, chunk_size: int = 32) -> tuple[Tensor, Tensor]:
+    """Return the moments of any model at ``x`` (coordinate,), each (1, coordinate)."""
+    mean = torch.zeros_like(x)
+    second = torch.zeros_like(x)
+    parameters = problem.unflatten(x)
+
+    def loss_of_one(own: dict[str, Tensor], one: Tensor, target: Tensor) -> Tensor:
+        outputs = functional_call(problem.model, own, (one.unsqueeze(0),))
+        return problem.loss_fn(outputs, target.unsqueeze(0))
+
+    of_samples = vmap(torch.func.grad(loss_of_one), in_dims=(None, 0, 0))
+    for start in range(0, problem.n_samples, chunk_size):
+        rows = slice(start, start + chunk_size)
+        gradients = problem.flatten(of_samples(parameters, problem.inputs[rows], problem.targets[rows]))
+        mean += gradients.sum(0)
+        second += gradients.square().sum(0)
+    n = problem.n_samples
+    return (mean / n).unsqueeze(0), (second / n).unsqueeze(0)

@@ -1,0 +1,288 @@
+"""A network, its loss and its data as a problem over flattened parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from noisekit._typing import LossFunction
+from noisekit.errors import InputError, UnsupportedModelError
+from noisekit.problems.moments import is_mlp, mlp_moments, moments_of_one
+from noisekit.problems.sample_losses import sample_losses
+
+ACTIVATION_BUDGET = {"vmap": 2**24, "loop": 2**22}
+"""Numbers of activations that a chunk of samples may hold before the samples are split."""
+
+
+class ModelProblem:
+    """The training loss of a network, f(x) = (1/N) Σ ℓ_i(x), over its flattened trainable parameters x.
+
+    Args:
+        model: any module that treats samples independently; its own parameters are never changed.
+        loss_fn: maps (outputs, targets) of a batch to the mean (or the sum) of the losses of its samples.
+        inputs: (sample, …).
+        targets: (sample, …).
+        name: how results call the problem.
+        dtype: of the parameters and of floating-point inputs; that of the model if not given.
+        device: where everything lives; that of the model if not given.
+        test_inputs: held-out samples, which the loss never sees.
+        test_targets: their targets.
+        metadata: what results should remember, such as the data set and its sha256.
+        replicates: "vmap" evaluates all replicates in one batched pass, which is quicker for small dense
+            networks; "loop" goes one by one, which is quicker for convolutions; "auto" looks at the modules.
+        chunk_size: samples in one pass; chosen by the activations of one sample if not given.
+
+    Raises:
+        InputError: if inputs and targets do not have the same number of samples, or nothing is trainable.
+        UnsupportedModelError: if samples mix or the loss is random (BatchNorm, Dropout in training mode).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        name: str = "model",
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        test_inputs: Tensor | None = None,
+        test_targets: Tensor | None = None,
+        metadata: dict[str, Any] | None = None,
+        replicates: Literal["auto", "vmap", "loop"] = "auto",
+        chunk_size: int | None = None,
+    ) -> None:
+        if inputs.ndim == 0 or len(inputs) == 0 or len(inputs) != len(targets):
+            raise InputError(
+                f"There are {tuple(inputs.shape)} inputs and {tuple(targets.shape)} targets; "
+                "both need the same number of samples, at least one, on their first axis."
+            )
+        if replicates not in ("auto", "vmap", "loop"):
+            raise InputError(f"replicates is {replicates!r}; choose 'auto', 'vmap' or 'loop'.")
+        if chunk_size is not None and chunk_size < 1:
+            raise InputError(f"chunk_size is {chunk_size}; it needs to be at least 1.")
+        _refuse_mixing_modules(model)
+        if dtype is not None or device is not None:
+            model = model.to(device=device, dtype=dtype)
+        trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        if not trainable:
+            raise InputError("The model has no trainable parameter; set requires_grad on at least one.")
+        first = next(iter(trainable.values()))
+        self.model = model
+        self.loss_fn = loss_fn
+        self.name = name
+        self.dtype = first.dtype
+        self.device = first.device
+        self.inputs = self._place(inputs)
+        self.targets = self._place(targets)
+        self.test_inputs = None if test_inputs is None else self._place(test_inputs)
+        self.test_targets = None if test_targets is None else self._place(test_targets)
+        self.parameter_names = list(trainable)
+        self.parameter_shapes = [p.shape for p in trainable.values()]
+        self._sizes = [p.numel() for p in trainable.values()]
+        self._x0 = torch.cat([p.detach().reshape(-1) for p in trainable.values()]).clone()
+        self.metadata = {"n_parameters": len(self._x0), **(metadata or {})}
+        self.replicates = replicates if replicates != "auto" else _quickest(model, self.inputs)
+        self._chunk_size = chunk_size
+        self._activations = None if chunk_size else _count_activations(model, self.inputs[:1])
+
+    @property
+    def x0(self) -> Tensor:
+        """The model's parameters when the problem was made, flattened, (coordinate,)."""
+        return self._x0
+
+    @property
+    def n_samples(self) -> int:
+        """N, the number of training samples."""
+        return len(self.inputs)
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of coordinates of x."""
+        return len(self._x0)
+
+    def unflatten(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the named parameters in ``x`` (…, coordinate), each (…, *shape)."""
+        parts = x.split(self._sizes, dim=-1)
+        shapes = zip(self.parameter_names, parts, self.parameter_shapes, strict=True)
+        return {name: part.reshape(*x.shape[:-1], *shape) for name, part, shape in shapes}
+
+    def flatten(self, parameters: dict[str, Tensor]) -> Tensor:
+        """Return x (…, coordinate) from named tensors (…, *shape): the inverse of ``unflatten``."""
+        pairs = zip(self.parameter_names, self.parameter_shapes, strict=True)
+        parts = [
+            parameters[n].reshape(*parameters[n].shape[: parameters[n].ndim - len(s)], -1) for n, s in pairs
+        ]
+        return torch.cat(parts, -1)
+
+    def outputs(self, x: Tensor, inputs: Tensor) -> Tensor:
+        """Return what the network says at ``x`` (coordinate,) about ``inputs`` (sample, …)."""
+        return functional_call(self.model, self.unflatten(x), (self._place(inputs),))
+
+    def loss(self, x: Tensor) -> Tensor:
+        """Return f(x), (replicate,)."""
+        with torch.no_grad():
+            return self.sample_losses(x).mean(-1)
+
+    def sample_losses(self, x: Tensor) -> Tensor:
+        """Return ℓ_i(x), (replicate, sample)."""
+        self._check(x)
+        with torch.no_grad():
+            rows = [
+                torch.cat(
+                    [self._losses(leaves, *self._samples(None, chunk)) for chunk in self._chunks(leaves)], -1
+                )
+                for _, leaves in self._groups(x)
+            ]
+        return torch.cat(rows)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """Return ∇f(x), (replicate, coordinate)."""
+        return self._weighted_sum(x, None, None)
+
+    def minibatch_gradient(self, x: Tensor, index: Tensor) -> Tensor:
+        """Return the mean gradient over the samples ``index`` (replicate, batch): (replicate, coordinate)."""
+        if index.ndim != 2 or len(index) != len(x):
+            raise InputError(f"index has shape {tuple(index.shape)}; it needs ({len(x)}, batch).")
+        return self._weighted_sum(x, None, index)
+
+    def weighted_gradient(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Return Σ_i w_i ∇ℓ_i(x) for ``weights`` (replicate, sample), as (replicate, coordinate)."""
+        if weights.shape != (len(x), self.n_samples):
+            raise InputError(
+                f"weights has shape {tuple(weights.shape)}; it needs ({len(x)}, {self.n_samples})."
+            )
+        return self._weighted_sum(x, weights, None)
+
+    def gradient_moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (1/N) Σ ∇ℓ_i and (1/N) Σ (∇ℓ_i)², both (replicate, coordinate)."""
+        self._check(x)
+        if self.replicates == "vmap" and is_mlp(self.model, self.inputs):
+            parts = [mlp_moments(self, leaves, list(self._chunks(leaves))) for _, leaves in self._groups(x)]
+        else:
+            parts = [moments_of_one(self, row) for row in x]
+        mean, second = zip(*parts, strict=True)
+        return torch.cat(mean), torch.cat(second)
+
+    def per_sample_gradients(self, x: Tensor) -> Tensor:
+        """Return every ∇ℓ_i(x), (replicate, sample, coordinate): for small problems only."""
+        self._check(x)
+
+        def loss_of_one(parameters: dict[str, Tensor], one: Tensor, target: Tensor) -> Tensor:
+            outputs = functional_call(self.model, parameters, (one.unsqueeze(0),))
+            return self.loss_fn(outputs, target.unsqueeze(0))
+
+        of_samples = vmap(torch.func.grad(loss_of_one), in_dims=(None, 0, 0), chunk_size=64)
+        return torch.stack(
+            [self.flatten(of_samples(self.unflatten(row), self.inputs, self.targets)) for row in x]
+        )
+
+    def _weighted_sum(self, x: Tensor, weights: Tensor | None, index: Tensor | None) -> Tensor:
+        """Return Σ w_i ∇ℓ_i over all samples or those of ``index``; without weights their mean."""
+        self._check(x)
+        n = self.n_samples if index is None else index.shape[1]
+        result = torch.empty_like(x)
+        for rows, leaves in self._groups(x):
+            total: tuple[Tensor, ...] | None = None
+            for chunk in self._chunks(leaves, n):
+                samples = self._samples(None if index is None else index[rows], chunk)
+                with torch.enable_grad():
+                    losses = self._losses(leaves, *samples)
+                    scalar = losses.sum() / n if weights is None else (losses * weights[rows, chunk]).sum()
+                parts = torch.autograd.grad(scalar, leaves, allow_unused=True, materialize_grads=True)
+                total = parts if total is None else tuple(torch._foreach_add(total, parts))
+            assert total is not None
+            torch.cat([part.reshape(len(part), -1) for part in total], -1, out=result[rows])
+        return result
+
+    def _losses(self, leaves: list[Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return (replicate, sample) losses; inputs are (sample, …), or (replicate, sample, …) when drawn."""
+        replicates = len(leaves[0])
+        own_samples = inputs.ndim > self.inputs.ndim
+        if replicates == 1:
+            parameters = {n: leaf.squeeze(0) for n, leaf in zip(self.parameter_names, leaves, strict=True)}
+            if own_samples:
+                inputs, targets = inputs.squeeze(0), targets.squeeze(0)
+            outputs = functional_call(self.model, parameters, (inputs,))
+            return sample_losses(self.loss_fn, outputs, targets).unsqueeze(0)
+        parameters = dict(zip(self.parameter_names, leaves, strict=True))
+        call = vmap(
+            lambda p, i: functional_call(self.model, p, (i,)), in_dims=(0, 0 if own_samples else None)
+        )
+        outputs = call(parameters, inputs)
+        if not own_samples:
+            targets = targets.expand(replicates, *targets.shape)
+        losses = sample_losses(self.loss_fn, outputs.flatten(0, 1), targets.flatten(0, 1))
+        return losses.unflatten(0, (replicates, -1))
+
+    def _groups(self, x: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
+        """Yield replicates that are evaluated together, with their parameters as leaves of a graph."""
+        size = len(x) if self.replicates == "vmap" else 1
+        for start in range(0, len(x), size):
+            rows = slice(start, start + size)
+            parameters = self.unflatten(x[rows].detach())
+            yield rows, [p.requires_grad_() for p in parameters.values()]
+
+    def _chunks(self, leaves: list[Tensor], n: int | None = None) -> Iterator[slice]:
+        n = self.n_samples if n is None else n
+        size = self._chunk_size
+        if size is None:
+            size = max(1, ACTIVATION_BUDGET[self.replicates] // (self._activations * len(leaves[0])))
+        for start in range(0, n, size):
+            yield slice(start, min(start + size, n))
+
+    def _samples(self, index: Tensor | None, chunk: slice) -> tuple[Tensor, Tensor]:
+        if index is None:
+            return self.inputs[chunk], self.targets[chunk]
+        return self.inputs[index[:, chunk]], self.targets[index[:, chunk]]
+
+    def _place(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 2 or x.shape[1] != self.n_parameters:
+            raise InputError(
+                f"x has shape {tuple(x.shape)}; {self.name} needs (replicate, {self.n_parameters})."
+            )
+
+
+def _refuse_mixing_modules(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if not module.training:
+            continue
+        where = f"{name or 'the model'} ({type(module).__name__})"
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise UnsupportedModelError(
+                f"{where} in training mode mixes samples, so no sample has a gradient of its own; "
+                "use GroupNorm or call model.eval()."
+            )
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+            raise UnsupportedModelError(f"{where} makes the loss random; set p=0 or call model.eval().")
+
+
+def _quickest(model: nn.Module, inputs: Tensor) -> Literal["vmap", "loop"]:
+    """Batched products win for dense networks; over convolutions vmap gives slow grouped ones."""
+    return "vmap" if is_mlp(model, inputs) else "loop"
+
+
+def _count_activations(model: nn.Module, inputs: Tensor) -> int:
+    """Return how many numbers the leaf modules put out for one sample."""
+    count = 0
+
+    def add(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        nonlocal count
+        count += output.numel() if isinstance(output, Tensor) else 0
+
+    handles = [m.register_forward_hook(add) for m in model.modules() if not list(m.children())]
+    try:
+        with torch.no_grad():
+            model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return max(count, 1)
