@@ -1,1 +1,13 @@
+"""What the gradient noise is: models of its law, and estimates from samples with their uncertainty."""
 
+from noisekit.noise.base import NoiseModel
+from noisekit.noise.gaussian import GaussianNoise
+from noisekit.noise.student_t import StudentTNoise
+from noisekit.noise.student_t_cdf import student_t_cdf
+
+__all__ = [
+    "GaussianNoise",
+    "NoiseModel",
+    "StudentTNoise",
+    "student_t_cdf",
+]

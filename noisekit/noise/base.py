@@ -7,12 +7,15 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from noisekit.errors import InputError
+
 
 class NoiseModel(ABC):
     """The law of the minibatch-gradient noise Z at a point x.
 
     ``x`` has shape (replicate, coordinate); so has everything returned. A constant model ignores the values
-    of ``x`` and uses its shape, dtype and device. A law of one's own needs the four methods below.
+    of ``x`` and uses its shape, dtype and device. A law of one's own needs the four abstract methods; density,
+    distribution function and rescaling are optional, and refused with a sentence where a law has none.
     """
 
     independent: bool = True
@@ -40,3 +43,80 @@ class NoiseModel(ABC):
     @abstractmethod
     def sample(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw one Z for each replicate."""
+
+    def covariance(self, x: Tensor) -> Tensor:
+        """Return Σ(x), (replicate, coordinate, coordinate); for small dimensions, it applies Σ^{1/2} to a basis."""
+        columns = []
+        for k in range(self.n_normals(x)):
+            z = torch.zeros(x.shape[0], self.n_normals(x), dtype=x.dtype, device=x.device)
+            z[:, k] = 1
+            columns.append(self.sqrt_covariance_product(x, z))
+        factor = torch.stack(columns, dim=-1)
+        return factor @ factor.mT
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the joint log-density of each row of ``value`` (..., coordinate), as (...)."""
+        raise InputError(
+            f"{type(self).__name__} has no density; fit a GaussianNoise or a StudentTNoise instead."
+        )
+
+    def marginal_log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-density of each coordinate of ``value`` (..., coordinate), same shape."""
+        raise InputError(
+            f"{type(self).__name__} has no density; fit a GaussianNoise or a StudentTNoise instead."
+        )
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Return P(Z_j ≤ value_j) for each coordinate of ``value`` (..., coordinate), same shape."""
+        raise InputError(
+            f"{type(self).__name__} has no distribution function; use GaussianNoise, StudentTNoise or EmpiricalNoise."
+        )
+
+    def rescale(self, batch_size: int) -> NoiseModel:
+        """Return the model of the same noise at another batch size, where that is exact."""
+        raise InputError(
+            f"{type(self).__name__} does not rescale with the batch size; refit it at B = {batch_size}."
+        )
+
+
+def check_batch_size(batch_size: int | None) -> int | None:
+    """Return ``batch_size`` if it is a positive whole number or None; refuse it otherwise."""
+    if batch_size is None:
+        return None
+    if isinstance(batch_size, bool) or batch_size != int(batch_size) or batch_size < 1:
+        raise InputError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1.")
+    return int(batch_size)
+
+
+def check_scale(scale: Tensor | float, name: str = "scale") -> Tensor:
+    """Return ``scale`` as a floating tensor of shape () or (coordinate,); refuse negative or non-finite values."""
+    tensor = torch.as_tensor(scale)
+    if not tensor.is_floating_point():
+        tensor = tensor.to(torch.get_default_dtype())
+    if tensor.ndim > 1:
+        raise InputError(
+            f"{name} has shape {tuple(tensor.shape)}; give a number or one value a coordinate, (coordinate,)."
+        )
+    if not bool(torch.isfinite(tensor).all()) or bool((tensor < 0).any()):
+        raise InputError(
+            f"{name} holds NaN, infinite or negative values; every scale must be finite and at least 0."
+        )
+    return tensor.detach()
+
+
+def check_dimension(expected: int | None, x: Tensor, model: str) -> None:
+    """Refuse ``x`` when its last axis is not the number of coordinates the model was built for."""
+    if expected is not None and x.shape[-1] != expected:
+        raise InputError(
+            f"{model} was built for {expected} coordinates but x has {x.shape[-1]}; x must be (replicate, coordinate)."
+        )
+
+
+def squared_in_range(scale: Tensor, name: str = "scale") -> Tensor:
+    """Return ``scale``²; refuse it when the square overflows or vanishes in its dtype."""
+    square = scale.square()
+    if bool((torch.isinf(square) | ((square == 0) & (scale != 0))).any()):
+        raise InputError(
+            f"The square of {name} leaves the range of {scale.dtype}; rescale the loss or use float64."
+        )
+    return square
