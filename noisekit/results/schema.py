@@ -251,9 +251,29 @@ GROUPS: dict[str, Group] = {
             "relative_gap": Variable(("observable", "time"), "gap over the magnitude of the reference"),
             "relative_gap_error": Variable(("observable", "time"), "standard error of the relative gap"),
             "gap_in_std": Variable(("observable", "time"), "gap in standard deviations of the real runs"),
-            "mean_relative_gap": Variable(("observable",), "mean over time of |gap| over mean |reference|"),
-            "max_relative_gap": Variable(("observable",), "largest |relative gap| over time"),
-            "verdict": Variable(("observable",), "whether the prediction held, in a word", kind="str"),
+            "std_ratio": Variable(
+                ("observable", "time"), "standard deviation of the prediction over the reference's"
+            ),
+            "std_ratio_error": Variable(("observable", "time"), "standard error of that ratio"),
+            "prediction_kurtosis": Variable(("observable", "time"), "kurtosis over SDE paths"),
+            "reference_kurtosis": Variable(("observable", "time"), "kurtosis over real runs"),
+            "mean_relative_gap": Variable(
+                ("observable",), "mean over time of |gap| over the mean over time of |reference mean|"
+            ),
+            "max_relative_gap": Variable(
+                ("observable",), "largest |gap| over time over the mean over time of |reference mean|"
+            ),
+            "mean_standard_error": Variable(
+                ("observable",), "Monte-Carlo error in the units of the mean relative gap"
+            ),
+            "mean_discretisation_error": Variable(
+                ("observable",), "discretisation error in the units of the mean relative gap"
+            ),
+            "mean_gap_in_std": Variable(("observable",), "mean over time of |gap| in standard deviations"),
+            "mean_std_ratio": Variable(
+                ("observable",), "geometric mean over time of the ratio of standard deviations"
+            ),
+            "verdict": Variable(("observable",), "held, unclear or missed", kind="str"),
             "verdict_text": Variable(
                 ("observable",), "whether the prediction held, in a sentence", kind="str"
             ),

@@ -1,0 +1,170 @@
+"""Result files: netCDF-4 through h5netcdf, or zarr, chosen by the suffix of the path."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from noisekit.errors import FileFormatError, InputError, NoisekitError
+from noisekit.results.attributes import storable
+from noisekit.results.schema import SCHEMA
+from noisekit.results.validate import validate
+from noisekit.results.zarr_codecs import refuse_unsafe_codecs
+
+NETCDF_SUFFIXES = (".nc", ".nc4")
+ZARR_SUFFIX = ".zarr"
+
+
+def save_tree(tree: xr.DataTree, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write a result tree: netCDF-4 for ``.nc``, zarr for ``.zarr``.
+
+    The tree is written under a temporary name beside ``path`` and renamed, so that no half file is ever seen.
+
+    Args:
+        tree: as ``to_datatree`` returns it.
+        path: where to write; its folder must exist.
+        overwrite: whether a file that exists may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: if the path exists, its folder does not, or the suffix is unknown.
+        NoisekitError: if the system refuses to write.
+    """
+    path = check_output(path, overwrite=overwrite)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        _write(_writable(tree), partial, path.suffix)
+        _replace(partial, path)
+    except OSError as error:
+        reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
+        raise NoisekitError(f"{path} could not be written: {reason}.") from error
+    finally:
+        _remove(partial)
+    return path
+
+
+def check_output(
+    path: str | os.PathLike[str], *, overwrite: bool = False, suffixes: tuple[str, ...] = ()
+) -> Path:
+    """Return ``path`` if a file may be written there; meant to be asked before long work begins."""
+    path = Path(path)
+    suffixes = suffixes or (*NETCDF_SUFFIXES, ZARR_SUFFIX)
+    if path.suffix not in suffixes:
+        raise InputError(
+            f"{path} has the suffix {path.suffix!r}; it needs one of {', '.join(suffixes)}, "
+            "which chooses the format."
+        )
+    if not path.parent.is_dir():
+        raise InputError(f"The folder {path.parent} does not exist; make it first or choose another.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; choose another name or allow overwriting.")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"The folder {path.parent} cannot be written to; choose another.")
+    return path
+
+
+def open_tree(path: str | os.PathLike[str]) -> xr.DataTree:
+    """Open a result file lazily: values are read when they are used, in chunks if dask is installed.
+
+    Args:
+        path: a file that ``save_tree`` wrote.
+
+    Raises:
+        InputError: if there is no such file.
+        FileFormatError: if the file is not a result file, is cut short, or has another schema version.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"There is no file {path}; check the name.")
+    chunks: Any = {} if importlib.util.find_spec("dask") else None
+    is_zarr = path.is_dir()
+    if is_zarr:
+        if not importlib.util.find_spec("zarr"):
+            raise NoisekitError(
+                f"{path} is a zarr store, and zarr is not installed: pip install noisekit[zarr]."
+            )
+        refuse_unsafe_codecs(path)
+    try:
+        tree = xr.open_datatree(path, engine="zarr" if is_zarr else "h5netcdf", chunks=chunks)
+    except PermissionError as error:
+        raise FileFormatError(f"{path} may not be read; change its permissions.") from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise FileFormatError(f"{path} is not a result file, or is damaged: {_reason(error)}.") from error
+    try:
+        validate(tree, where=str(path))
+    except FileFormatError:
+        tree.close()
+        raise
+    return tree
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "truncated file" in text:
+        return "it is cut short; copy or make it again"
+    if "signature not found" in text:
+        return "it is not in netCDF-4 (HDF5) format"
+    return " ".join(text.split())[:200].rstrip(".") or type(error).__name__
+
+
+def _writable(tree: xr.DataTree) -> xr.DataTree:
+    """Return a copy with attributes and types that both formats hold."""
+
+    def convert(data: xr.Dataset) -> xr.Dataset:
+        data = data.copy()
+        data.attrs = storable(data.attrs)
+        for name, variable in data.variables.items():
+            if variable.dtype == np.float16:
+                data[name] = data[name].astype(np.float32)
+            elif variable.dtype == bool:
+                data[name] = data[name].astype(np.int8)
+            data[name].attrs = storable(variable.attrs)
+            data[name].encoding = {}
+        return data
+
+    groups = {node.path: convert(node.to_dataset(inherit=False)) for node in tree.subtree}
+    result = xr.DataTree.from_dict(groups, name=tree.name)
+    result.attrs.setdefault("Conventions", SCHEMA)
+    return result
+
+
+def _write(tree: xr.DataTree, path: Path, suffix: str) -> None:
+    if suffix == ZARR_SUFFIX:
+        if not importlib.util.find_spec("zarr"):
+            raise NoisekitError("Writing zarr needs the package zarr: pip install noisekit[zarr].")
+        # Version 2 of the format: version 3 has no agreed way to write text coordinates.
+        tree.to_zarr(path, zarr_format=2, consolidated=True)
+    else:
+        tree.to_netcdf(path, engine="h5netcdf")
+
+
+def _replace(partial: Path, path: Path) -> None:
+    """Rename ``partial`` to ``path``; a folder in the way is moved aside first, because rename refuses it."""
+    if path.is_dir() and not path.is_symlink():
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
+        path.rename(aside)
+        try:
+            partial.rename(path)
+        except OSError:
+            aside.rename(path)
+            raise
+        shutil.rmtree(aside)
+    else:
+        os.replace(partial, path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,57 @@
+"""Does a tree keep to the file schema?"""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from noisekit.errors import FileFormatError, unknown_name
+from noisekit.results.schema import SCHEMA, Group, find_group
+
+
+def validate(tree: xr.DataTree, *, where: str = "The tree") -> None:
+    """Raise FileFormatError with the first thing in ``tree`` that the schema does not allow.
+
+    Groups may be missing, and so may variables; groups and variables of other names are left alone. What has
+    a name of the schema must have its axes.
+
+    Args:
+        tree: a result tree.
+        where: what to call it in the error, such as the path of the file.
+    """
+    version = str(tree.attrs.get("Conventions", ""))
+    if not version.startswith("noisekit-"):
+        raise FileFormatError(
+            f"{where} was not written by noisekit: its attribute Conventions is {version!r}, not {SCHEMA!r}."
+        )
+    if version != SCHEMA:
+        raise FileFormatError(
+            f"{where} has schema {version!r} and this noisekit reads {SCHEMA!r}; "
+            "use the version of noisekit that wrote it."
+        )
+    for node in tree.subtree:
+        group = find_group(node.path) if node.path != "/" else None
+        if group is not None:
+            _validate_group(node, group, where)
+
+
+def _validate_group(node: xr.DataTree, group: Group, where: str) -> None:
+    for name, variable in (group.coordinates | group.variables).items():
+        if name in node.variables and node.variables[name].dims != variable.dims:
+            raise FileFormatError(
+                f"{where}: {name} in group {node.path} has axes {node.variables[name].dims}; "
+                f"it needs {variable.dims}."
+            )
+
+
+def require_group(tree: xr.DataTree, path: str) -> xr.DataTree:
+    """Return the group at ``path``, or raise FileFormatError that says which groups there are.
+
+    >>> from noisekit.results.example import make_example_tree
+    >>> require_group(make_example_tree(), "/sde/sgd").name
+    'sgd'
+    """
+    path = "/" + path.strip("/")
+    present = {node.path for node in tree.subtree if node.path != "/"}
+    if path not in present:
+        raise FileFormatError(str(unknown_name("group", path, present)))
+    return tree[path]
