@@ -1,0 +1,130 @@
+"""A gradient record and what was estimated from it as labelled data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from noisekit.errors import InputError
+from noisekit.results.attributes import storable
+from noisekit.results.labelled import array, dataset
+
+if TYPE_CHECKING:
+    from noisekit.gradients.record import GradientRecord
+    from noisekit.noise import NoiseFit, NoiseScale
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+BOUNDS = np.array(["lower", "upper"])
+
+
+def training_dataset(record: GradientRecord) -> xr.Dataset:
+    """Return loss, learning rate, gradient norm and time over the recorded steps."""
+    names = ("step", "loss", "learning_rate", "gradient_norm", "elapsed_time")
+    values = {name: array(getattr(record, name)) for name in names}
+    attributes = {"batch_size": record.batch_size, **storable(record.settings)}
+    return dataset("/training", values, attributes)
+
+
+def gradient_noise_dataset(
+    record: GradientRecord,
+    *,
+    noise_scales: Sequence[NoiseScale] | None = None,
+    mean_gradient_error: Any = None,
+) -> xr.Dataset:
+    """Return traces, noise scales and spectra over the recorded steps and blocks.
+
+    The signal of a batch of B samples is |ḡ|² − tr Σ₁/B, which is unbiased; where it is not positive the
+    noise scale tr Σ₁/signal cannot be known from this batch and is NaN.
+    """
+    trace, squared = array(record.trace), array(record.mean_squared_norm)
+    noise = trace / record.batch_size
+    signal = squared - noise
+    values: dict[str, Any] = {
+        "step": array(record.step),
+        "block": np.array(record.block),
+        "block_size": np.array(record.block_size),
+        "trace": trace,
+        "mean_squared_norm": squared,
+        "signal_to_noise": _ratio(signal, noise),
+        "noise_scale": _ratio(trace, np.where(signal > 0, signal, 0)),
+        "mean_gradient_error": mean_gradient_error,
+    }
+    if record.eigenvalue is not None:
+        eigenvalue = array(record.eigenvalue)
+        values |= {"eigenvalue": eigenvalue, "component": np.arange(1, eigenvalue.shape[1] + 1)}
+    if record.coordinate_values is not None:
+        variance = array(record.coordinate_values).var(axis=1, ddof=1)
+        quantiles = np.quantile(variance, QUANTILES, axis=1).T
+        values |= {"variance_quantile": quantiles, "quantile": np.array(QUANTILES)}
+    if noise_scales is not None:
+        interval = np.array([array(scale.interval) for scale in noise_scales])
+        values |= {
+            "total_noise_scale": np.array([float(scale.value) for scale in noise_scales]),
+            "total_noise_scale_interval": interval,
+            "bound": BOUNDS,
+        }
+    attributes = {
+        "batch_size": record.batch_size,
+        "coverage": record.coverage,
+        "uncovered": list(record.uncovered),
+        "n_parameters": int(sum(record.block_size)),
+    }
+    return dataset("/gradient_noise", values, attributes)
+
+
+def samples_dataset(record: GradientRecord) -> xr.Dataset:
+    """Return the per-sample values that the record kept: noise at coordinates, sketches, squared norms."""
+    values: dict[str, Any] = {
+        "step": array(record.step),
+        "squared_norm": array(record.squared_norm),
+        "sketch": None if record.sketch is None else array(record.sketch),
+    }
+    if record.coordinate_values is not None:
+        gradients = array(record.coordinate_values)
+        values["noise"] = gradients - gradients.mean(axis=1, keepdims=True)
+        values |= _coordinates(record)
+    return dataset("/gradient_noise/samples", values, {"batch_size": record.batch_size})
+
+
+def noise_model_dataset(fits: Mapping[int, NoiseFit], record: GradientRecord) -> xr.Dataset:
+    """Return the fits of the recorded coordinates; ``fits`` maps an optimizer step to the fit made there."""
+    if not fits:
+        raise InputError("There is no fit to store; give at least one step with its NoiseFit.")
+    names = (
+        "location",
+        "scale",
+        "df",
+        "df_interval",
+        "log_likelihood",
+        "p_value",
+        "q_value",
+        "is_heavy_tailed",
+    )
+    values: dict[str, Any] = {
+        name: np.stack([array(getattr(f, name)) for f in fits.values()]) for name in names
+    }
+    values |= {"step": np.array(list(fits)), "bound": BOUNDS, **_coordinates(record)}
+    return dataset("/noise_model", values, {"batch_size": 1, "n_samples": record.batch_size})
+
+
+def tail_index_dataset(tail: Mapping[str, Any], record: GradientRecord) -> xr.Dataset:
+    """Return tail indices given by the names of ``/tail_index`` in the schema."""
+    values = {"bound": BOUNDS, **{name: array(value) for name, value in tail.items()}}
+    return dataset("/tail_index", values, {"batch_size": 1, "n_samples": record.batch_size})
+
+
+def _coordinates(record: GradientRecord) -> dict[str, Any]:
+    if record.coordinate_index is None or record.coordinate_block is None:
+        raise InputError("The record holds no coordinates; record with coordinates=512, for example.")
+    return {
+        "coordinate": array(record.coordinate_index),
+        "coordinate_block": np.array(record.coordinate_block),
+    }
+
+
+def _ratio(numerator: Any, denominator: Any) -> Any:
+    result = np.full(numerator.shape, np.nan)
+    return np.divide(numerator, denominator, out=result, where=denominator != 0)

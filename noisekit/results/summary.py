@@ -1,0 +1,154 @@
+"""The numbers of a result file that a person asks for first, as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+COLUMNS = ["topic", "quantity", "of", "value", "lower", "upper", "units", "batch_size", "note"]
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row for each headline number of ``tree``, with its 95 % interval, unit and batch size.
+
+    Groups that are missing are left out. ``batch_size`` is 1 where a number speaks of one sample's gradient.
+
+    >>> from noisekit.results.example import make_example_tree
+    >>> summary(make_example_tree()).columns.tolist()[:4]
+    ['topic', 'quantity', 'of', 'value']
+    """
+    rows: list[dict[str, Any]] = []
+    for describe in (_training, _noise, _tail, _fits, _theory, _comparison):
+        rows += describe(tree)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _row(topic: str, quantity: str, value: Any, **rest: Any) -> dict[str, Any]:
+    defaults = {"of": "", "lower": np.nan, "upper": np.nan, "units": "1", "batch_size": pd.NA, "note": ""}
+    return {"topic": topic, "quantity": quantity, "value": float(value), **defaults, **rest}
+
+
+def _training(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
+    if "/training" not in tree.groups:
+        return
+    node = tree["training"]
+    batch = node.attrs.get("batch_size", pd.NA)
+    if "loss" in node and node.sizes.get("step", 0):
+        step = int(node["step"][-1])
+        yield _row("training", "loss", node["loss"][-1], batch_size=batch, note=f"step {step}")
+    if "gradient_norm" in node and node.sizes.get("step", 0):
+        yield _row("training", "gradient norm", node["gradient_norm"][-1], batch_size=batch)
+
+
+def _noise(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
+    if "/gradient_noise" not in tree.groups:
+        return
+    node = tree["gradient_noise"]
+    batch = node.attrs.get("batch_size", pd.NA)
+    if "trace" in node:
+        yield _row(
+            "noise", "trace of the covariance", node["trace"][-1].sum(), batch_size=1, note="last step"
+        )
+    if "total_noise_scale" in node:
+        low, high = node.get("total_noise_scale_interval", xr.DataArray([[np.nan] * 2]))[-1].values
+        yield _row(
+            "noise",
+            "gradient noise scale",
+            node["total_noise_scale"][-1],
+            lower=float(low),
+            upper=float(high),
+            units="samples",
+            batch_size=batch,
+            note="last step",
+        )
+    if "mean_gradient_error" in node:
+        error = node["mean_gradient_error"].max()
+        note = "largest relative difference of mean per-sample and training gradient"
+        yield _row("noise", "check of the mean gradient", error, batch_size=batch, note=note)
+    if "coverage" in node.attrs:
+        yield _row("noise", "fraction of parameters covered", node.attrs["coverage"], batch_size=batch)
+
+
+def _tail(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
+    if "/tail_index" not in tree.groups:
+        return
+    node = tree["tail_index"]
+    if not {"alpha", "alpha_interval", "estimator"} <= set(node.variables):
+        return
+    last = node.to_dataset().isel(step=-1).load()
+    for estimator in last["estimator"].values:
+        one = last.sel(estimator=estimator)
+        for block in one["block"].values:
+            at = one.sel(block=block)
+            low, high = at["alpha_interval"].values
+            yield _row(
+                "tail",
+                f"tail index ({estimator})",
+                at["alpha"],
+                of=str(block),
+                lower=float(low),
+                upper=float(high),
+                batch_size=1,
+            )
+
+
+def _fits(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
+    if "/noise_model" not in tree.groups:
+        return
+    node = tree["noise_model"]
+    if not {"df", "is_heavy_tailed"} <= set(node.variables):
+        return
+    df = node["df"][-1].values
+    heavy = node["is_heavy_tailed"][-1].values.astype(bool)
+    note = f"of {heavy.size} recorded coordinates, last step"
+    yield _row("fit", "fraction with heavy tails", heavy.mean(), batch_size=1, note=note)
+    if heavy.any():
+        low, middle, high = np.quantile(df[heavy], [0.25, 0.5, 0.75])
+        yield _row(
+            "fit",
+            "degrees of freedom (Student-t fit)",
+            middle,
+            lower=low,
+            upper=high,
+            batch_size=1,
+            note="median and quartiles over heavy-tailed coordinates",
+        )
+
+
+def _theory(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
+    for optimizer, node in _children(tree, "theory"):
+        if "noise_floor" in node:
+            batch = tree.attrs.get("batch_size", pd.NA)
+            note = "stationary excess loss set by the noise, first order in the learning rate"
+            yield _row(
+                "theory", "noise floor", node["noise_floor"], of=optimizer, batch_size=batch, note=note
+            )
+
+
+def _comparison(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
+    for optimizer, node in _children(tree, "comparison"):
+        if not {"mean_relative_gap", "observable"} <= set(node.variables):
+            continue
+        batch = tree.attrs.get("batch_size", pd.NA)
+        for observable in node["observable"].values:
+            at = node.to_dataset().sel(observable=observable)
+            gap = float(at["mean_relative_gap"])
+            error = float(at["mean_standard_error"]) if "mean_standard_error" in at else np.nan
+            yield _row(
+                "comparison",
+                f"mean relative gap of {observable}",
+                gap,
+                of=optimizer,
+                lower=max(gap - 1.96 * error, 0.0) if np.isfinite(error) else np.nan,
+                upper=gap + 1.96 * error,
+                batch_size=batch,
+                note=str(at["verdict"].item()) if "verdict" in at else "",
+            )
+
+
+def _children(tree: xr.DataTree, group: str) -> list[tuple[str, xr.DataTree]]:
+    return list(tree[group].children.items()) if group in tree.children else []

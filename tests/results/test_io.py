@@ -1,0 +1,156 @@
+"""Files come back as they went, nothing half is left, and wrong files are named in one sentence."""
+
+import json
+import shutil
+
+import h5netcdf
+import numpy as np
+import pytest
+import xarray as xr
+
+import noisekit as nk
+from noisekit.errors import FileFormatError, InputError, NoisekitError
+from noisekit.results import io, make_example_tree, require_group
+
+
+@pytest.fixture
+def tree():
+    return make_example_tree()
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_a_tree_comes_back_identical(tree, tmp_path, suffix):
+    path = nk.save_tree(tree, tmp_path / f"run{suffix}")
+    back = nk.open_tree(path)
+    assert {n.path for n in back.subtree} == {n.path for n in tree.subtree}
+    for node in tree.subtree:
+        for name, variable in node.to_dataset(inherit=False).variables.items():
+            np.testing.assert_array_equal(back[node.path].variables[name].values, variable.values)
+            assert back[node.path].variables[name].attrs == variable.attrs
+    assert back.attrs == tree.attrs
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    back.close()
+
+
+def test_xarray_alone_opens_the_file(tree, tmp_path):
+    path = nk.save_tree(tree, tmp_path / "run.nc")
+    with xr.open_dataset(path, group="/sde/sgd", engine="h5netcdf") as data:
+        assert data["loss"].dims == ("replicate", "time")
+
+
+def test_reading_is_lazy(tree, tmp_path):
+    with nk.open_tree(nk.save_tree(tree, tmp_path / "run.nc")) as back:
+        assert back["gradient_noise/samples/noise"].chunks is not None
+
+
+def test_types_that_files_cannot_hold_are_converted(tmp_path):
+    values = {"loss": ("step", np.ones(3, np.float16)), "good": ("step", np.array([True, False, True]))}
+    tree = xr.DataTree.from_dict({"/training": xr.Dataset(values)})
+    tree.attrs = {"Conventions": "noisekit-1", "deterministic": True, "missing": None, "config": {"a": [1]}}
+    with nk.open_tree(nk.save_tree(tree, tmp_path / "a.nc")) as back:
+        assert back["training/loss"].dtype == np.float32
+        assert back["training/good"].values.tolist() == [1, 0, 1]
+        assert back.attrs["deterministic"] == 1
+        assert back.attrs["missing"] == ""
+        assert json.loads(back.attrs["config"]) == {"a": [1]}
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_nothing_is_overwritten_unasked(tree, tmp_path, suffix):
+    path = nk.save_tree(tree, tmp_path / f"run{suffix}")
+    with pytest.raises(InputError, match="exists"):
+        nk.save_tree(tree, path)
+    tree.attrs["title"] = "second"
+    nk.save_tree(tree, path, overwrite=True)
+    with nk.open_tree(path) as back:
+        assert back.attrs["title"] == "second"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_missing_folder_and_a_wrong_suffix_are_named(tree, tmp_path):
+    with pytest.raises(InputError, match=r"folder .*absent does not exist"):
+        nk.save_tree(tree, tmp_path / "absent" / "run.nc")
+    with pytest.raises(InputError, match=r"suffix '.pkl'"):
+        nk.save_tree(tree, tmp_path / "run.pkl")
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_an_interrupted_write_leaves_nothing_new(tree, tmp_path, monkeypatch, interruption):
+    path = nk.save_tree(tree, tmp_path / "run.nc")
+    before = path.read_bytes()
+
+    def stop(_tree, partial, _suffix):
+        partial.write_bytes(b"half")
+        raise interruption
+
+    monkeypatch.setattr(io, "_write", stop)
+    expected = KeyboardInterrupt if interruption is KeyboardInterrupt else NoisekitError
+    with pytest.raises(expected) as caught:
+        nk.save_tree(tree, path, overwrite=True)
+    if expected is NoisekitError:
+        assert "disk is full" in str(caught.value)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run.nc"]
+
+
+def test_wrong_files_are_named(tree, tmp_path):
+    with pytest.raises(InputError, match="no file"):
+        nk.open_tree(tmp_path / "absent.nc")
+    text = tmp_path / "text.nc"
+    text.write_text("not a netCDF file")
+    with pytest.raises(FileFormatError, match="not in netCDF-4"):
+        nk.open_tree(text)
+    whole = nk.save_tree(tree, tmp_path / "run.nc").read_bytes()
+    cut = tmp_path / "cut.nc"
+    cut.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FileFormatError, match="cut short"):
+        nk.open_tree(cut)
+    (tmp_path / "empty.nc").touch()
+    with pytest.raises(FileFormatError, match=r"empty\.nc"):
+        nk.open_tree(tmp_path / "empty.nc")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileFormatError, match="folder"):
+        nk.open_tree(tmp_path / "folder")
+
+
+def test_a_file_of_someone_else_and_another_version_are_named(tmp_path):
+    foreign = tmp_path / "foreign.nc"
+    with h5netcdf.File(foreign, "w") as file:
+        file.attrs["Conventions"] = "CF-1.10"
+    with pytest.raises(FileFormatError, match="not written by noisekit"):
+        nk.open_tree(foreign)
+    later = tmp_path / "later.nc"
+    with h5netcdf.File(later, "w") as file:
+        file.attrs["Conventions"] = "noisekit-9"
+    with pytest.raises(FileFormatError, match="'noisekit-9'.*'noisekit-1'"):
+        nk.open_tree(later)
+
+
+def test_a_variable_with_wrong_axes_is_named_with_its_group(tmp_path):
+    tree = xr.DataTree.from_dict({"/gradient_noise": xr.Dataset({"trace": ("step", np.ones(3))})})
+    path = nk.save_tree(tree, tmp_path / "run.nc")
+    with pytest.raises(FileFormatError, match=r"trace in group /gradient_noise has axes \('step',\)"):
+        nk.open_tree(path)
+
+
+def test_pickled_zarr_arrays_are_refused(tree, tmp_path):
+    path = nk.save_tree(tree, tmp_path / "run.zarr")
+    metadata = path / "training" / "loss" / ".zarray"
+    content = json.loads(metadata.read_text()) | {"filters": [{"id": "pickle", "protocol": 5}]}
+    metadata.write_text(json.dumps(content))
+    with pytest.raises(FileFormatError, match="run code"):
+        nk.open_tree(path)
+
+
+def test_a_damaged_zarr_store_is_named(tree, tmp_path):
+    path = nk.save_tree(tree, tmp_path / "run.zarr")
+    (path / ".zmetadata").write_text("{")
+    with pytest.raises(FileFormatError, match="damaged"):
+        nk.open_tree(path)
+    shutil.rmtree(path)
+
+
+def test_a_missing_group_is_named_with_the_nearest(tree):
+    assert require_group(tree, "sde/adam").path == "/sde/adam"
+    with pytest.raises(FileFormatError, match="'/sde/adm'.*Did you mean '/sde/adam'"):
+        require_group(tree, "/sde/adm")
