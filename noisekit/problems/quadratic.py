@@ -32,7 +32,7 @@ class Quadratic:
         is_matrix = hessian.ndim == 2 and hessian.shape[0] == hessian.shape[1]
         if hessian.numel() == 0 or not (hessian.ndim == 1 or is_matrix):
             raise InputError(
-                f"The Hessian has shape {tuple(hessian.shape)}; give a vector (its diagonal) or a square matrix."
+                f"The Hessian has shape {tuple(hessian.shape)}; give its diagonal or a square matrix."
             )
         if not hessian.isfinite().all():
             raise InputError("The Hessian holds NaN or infinite values; give finite numbers.")
