@@ -1,0 +1,110 @@
+"""Reading a result tree for a figure: what is missing is said in one sentence."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from noisekit.errors import InputError, unknown_name
+
+_HOW_TO_GET = {
+    "training": "attach a GradientNoiseRecorder to the training",
+    "gradient_noise": "attach a GradientNoiseRecorder to the training",
+    "gradient_noise/samples": "record with coordinates > 0",
+    "noise_model": "record with coordinates > 0 and fit the noise",
+    "tail_index": "record with coordinates > 0 and estimate the tail index",
+    "sde": "integrate an optimizer's SDE, as `noisekit run` does",
+    "optimizer": "run real optimizers, as `noisekit run` does",
+    "theory": "compute the closed forms, as `noisekit run` does",
+    "comparison": "compare prediction and runs, as `noisekit run` does",
+}
+
+
+def has_group(tree: xr.DataTree, path: str) -> bool:
+    """Return whether ``tree`` has a group at ``path`` with at least one variable."""
+    node = _node(tree, path)
+    return node is not None and bool(node.data_vars)
+
+
+def _node(tree: xr.DataTree, path: str) -> xr.DataTree | None:
+    """Return the group at ``path``; DataTree's own ``in`` sees direct children only."""
+    for name in path.strip("/").split("/"):
+        if name not in tree.children:
+            return None
+        tree = tree.children[name]
+    return tree
+
+
+def dataset(tree: xr.DataTree, path: str, *variables: str) -> xr.Dataset:
+    """Return the group at ``path``, with all of ``variables`` in it.
+
+    Raises InputError, which names what is missing and how to get it.
+    """
+    if not isinstance(tree, xr.DataTree):
+        raise InputError(
+            f"A figure is drawn from a DataTree, not from {type(tree).__name__}; "
+            "open a file with nk.open_tree."
+        )
+    path = path.strip("/")
+    if not has_group(tree, path):
+        present = ", ".join(g for g in tree.groups if g != "/" and tree[g].data_vars) or "no groups"
+        hint = _HOW_TO_GET.get(path) or _HOW_TO_GET.get(path.split("/")[0]) or "write it before plotting"
+        raise InputError(f"This figure needs the group /{path}, and the tree has {present}; {hint}.")
+    data = tree[path].to_dataset(inherit=False)
+    missing = [name for name in variables if name not in data]
+    if missing:
+        hint = _HOW_TO_GET.get(path) or _HOW_TO_GET.get(path.split("/")[0]) or "write it before plotting"
+        raise InputError(
+            f"This figure needs {' and '.join(missing)} in the group /{path}, which has "
+            f"{', '.join(map(str, data.data_vars))}; {hint}."
+        )
+    return data
+
+
+def optimizers_in(tree: xr.DataTree, *roots: str) -> list[str]:
+    """Return the names below every one of the groups ``roots``, in the order of the file."""
+    nodes = [_node(tree, root) for root in roots]
+    named = [[] if node is None else [str(name) for name in node.children] for node in nodes]
+    return [name for name in named[0] if all(name in other for other in named[1:])]
+
+
+def choose_optimizer(tree: xr.DataTree, optimizer: str | None, *roots: str) -> str:
+    """Return ``optimizer`` if every one of ``roots`` has it, or the first that they all have."""
+    known = optimizers_in(tree, *roots)
+    if not known:
+        dataset(tree, f"{roots[0]}/{optimizer or '*'}")
+    if optimizer is None:
+        return known[0]
+    if optimizer not in known:
+        raise unknown_name("optimizer in this tree", optimizer, known)
+    return optimizer
+
+
+def at_step(data: xr.Dataset, step: int | None) -> xr.Dataset:
+    """Return one recorded step of ``data``: the given one, or the last."""
+    if "step" not in data.dims:
+        return data
+    if data.sizes["step"] == 0:
+        raise InputError("No step was recorded, so there is nothing to draw; record at least one.")
+    if step is None:
+        return data.isel(step=-1)
+    steps = data["step"].values if "step" in data.coords else np.arange(data.sizes["step"])
+    where = np.flatnonzero(steps == step)
+    if where.size == 0:
+        nearest = steps[np.abs(steps - step).argmin()]
+        raise InputError(
+            f"Step {step} was not recorded; the nearest is {nearest}, "
+            f"of {steps.size} from {steps[0]} to {steps[-1]}."
+        )
+    return data.isel(step=int(where[0]))
+
+
+def step_values(data: xr.Dataset, dim: str = "step") -> np.ndarray:
+    """Return the values of an axis, or 0, 1, 2… where the file has none."""
+    return data[dim].values if dim in data.variables else np.arange(data.sizes[dim])
+
+
+def shorten(name: object, length: int = 22) -> str:
+    """Return a parameter name that fits beside an axis: the end says more than the beginning."""
+    text = str(name).replace("$", r"\$")
+    return text if len(text) <= length else "…" + text[-(length - 1) :]

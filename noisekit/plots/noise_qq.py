@@ -1,0 +1,53 @@
+"""Quantiles of the gradient noise against those of the Gaussian and of the fitted Student-t."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from noisekit.plots.pooled_noise import pooled_noise
+from noisekit.plots.style import MUTED, ROLE, axes_or_new, themed
+
+
+@themed
+def plot_noise_qq(
+    tree: xr.DataTree,
+    *,
+    step: int | None = None,
+    block: str | None = None,
+    points: int = 120,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw measured against expected quantiles; a law that fits lies on the diagonal.
+
+    tree: result tree with ``/gradient_noise/samples``, and ``/noise_model`` for the Student-t
+    step, block: which recorded step (default: the last) and which parameter tensor (default: all)
+    points: how many quantiles, spaced evenly in log-odds so that both tails are seen
+    Returns the axes. Raises InputError where the tree has no recorded noise.
+    """
+    noise = pooled_noise(tree, step, block)
+    ax = axes_or_new(ax)
+    outermost = np.log(2.0 * noise.values.size - 1.0)
+    probability = 1.0 / (1.0 + np.exp(-np.linspace(-outermost, outermost, points)))
+    measured = np.quantile(noise.values, probability, method="hazen")
+    expected = {"Gaussian fits": (noise.quantile(probability, "gaussian"), "gaussian", "o")}
+    if noise.has_fit:
+        expected["Student-t fits"] = (noise.quantile(probability, "fitted"), "student_t", "D")
+    reach = 1.05 * max(
+        float(np.abs(measured).max()), *(float(np.abs(x).max()) for x, _, _ in expected.values())
+    )
+    ax.plot([-reach, reach], [-reach, reach], color=MUTED, linewidth=0.9, label="perfect fit", zorder=1)
+    for label, (x, role, marker) in expected.items():
+        ax.plot(
+            x, measured, marker, color=ROLE[role], markersize=3.2, label=label, alpha=0.85, markeredgewidth=0
+        )
+    ax.set(
+        xlim=(-reach, reach),
+        ylim=(-reach, reach),
+        xlabel=f"expected quantile ({noise.unit}s)",
+        ylabel="measured quantile",
+        title=f"Quantiles of the noise at step {noise.step}",
+    )
+    ax.legend(loc="upper left")
+    return ax

@@ -1,0 +1,128 @@
+"""Noise of many coordinates on one scale: each coordinate is divided by its own scale before pooling.
+
+Pooled Gaussian coordinates of unequal scale look heavy-tailed, so each is brought to its own scale first: that
+of its fit, or its standard deviation where the file has no fit. (A standard deviation estimated from
+the same n values bounds them by (n−1)/√n, which would cut the tails off.) The law of the pool is the mean of the
+laws of its coordinates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from noisekit.errors import InputError, unknown_name
+from noisekit.plots.groups import at_step, dataset, has_group, step_values
+
+Law: TypeAlias = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class PooledNoise:
+    """Scaled noise of one recorded step with, for every coordinate, its Gaussian and its chosen fit."""
+
+    step: int
+    values: np.ndarray
+    """(sample · coordinate,), each coordinate centred and in units of its scale."""
+    n_coordinates: int
+    n_silent: int
+    """Coordinates left out, because their noise is zero or not finite."""
+    n_samples: int
+    deviation: np.ndarray
+    """Standard deviation of the scaled values, (coordinate,): the Gaussian fit."""
+    df: np.ndarray
+    """Degrees of freedom of the fits, (coordinate,), inf for a Gaussian; empty where the file has no fits."""
+
+    @property
+    def has_fit(self) -> bool:
+        """Whether the file holds fits of these coordinates."""
+        return self.df.size > 0
+
+    @property
+    def unit(self) -> str:
+        """What the values are measured in, for an axis."""
+        return "fitted scale" if self.has_fit else "standard deviation"
+
+    def density(self, z: np.ndarray, law: str) -> np.ndarray:
+        """Return the mean over coordinates of the densities at ``z``; ``law`` is "gaussian" or "fitted"."""
+        if law == "gaussian":
+            return np.mean(stats.norm.pdf(z[:, None] / self.deviation) / self.deviation, axis=1)
+        return np.mean(_by_df(z, self.df, stats.norm.pdf, stats.t.pdf), axis=1)
+
+    def cumulative(self, z: np.ndarray, law: str) -> np.ndarray:
+        """Return the mean over coordinates of the distribution functions at ``z``; see ``density``."""
+        if law == "gaussian":
+            return np.mean(stats.norm.cdf(z[:, None] / self.deviation), axis=1)
+        return np.mean(_by_df(z, self.df, stats.norm.cdf, stats.t.cdf), axis=1)
+
+    def quantile(self, probability: np.ndarray, law: str) -> np.ndarray:
+        """Return quantiles of the pool, by inverting ``cumulative`` on a grid that is dense in the middle."""
+        reach = 30 * max(8.0, float(np.abs(self.values).max()))
+        grid = reach * np.sinh(np.linspace(-9, 9, 1201)) / np.sinh(9)
+        cumulative = self.cumulative(grid, law)
+        keep = np.concatenate([[True], np.diff(cumulative) > 0])
+        return np.interp(probability, cumulative[keep], grid[keep])
+
+
+def pooled_noise(tree: xr.DataTree, step: int | None = None, block: str | None = None) -> PooledNoise:
+    """Return the scaled noise of ``step`` (default: the last) and ``block`` (default: all)."""
+    samples = at_step(dataset(tree, "gradient_noise/samples", "noise"), step)
+    noise = samples["noise"].transpose("sample", "coordinate").values.astype(float)
+    chosen = np.ones(noise.shape[1], dtype=bool)
+    if block is not None:
+        blocks = samples["coordinate_block"].values.astype(str)
+        chosen = blocks == block
+        if not chosen.any():
+            raise unknown_name("block with recorded coordinates", block, set(blocks))
+    number = int(samples["step"]) if "step" in samples.coords else 0
+    with np.errstate(invalid="ignore"):
+        deviation = noise.std(axis=0, ddof=1) if noise.shape[0] > 1 else np.zeros(noise.shape[1])
+    location, scale, df = _fits(tree, number, noise.mean(axis=0), deviation)
+    with np.errstate(invalid="ignore"):
+        used = chosen & np.isfinite(deviation) & (deviation > 0) & np.isfinite(location) & (scale > 0)
+    if not used.any():
+        raise InputError(
+            "The noise of every recorded coordinate is zero or not finite; nothing can be drawn."
+        )
+    return PooledNoise(
+        step=number,
+        values=((noise[:, used] - location[used]) / scale[used]).ravel(),
+        n_coordinates=int(used.sum()),
+        n_silent=int((chosen & ~used).sum()),
+        n_samples=noise.shape[0],
+        deviation=deviation[used] / scale[used],
+        df=df[used] if df.size else df,
+    )
+
+
+def _fits(
+    tree: xr.DataTree, step: int, mean: np.ndarray, deviation: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return location, scale and df of each coordinate; moments and no df where the file has no fits."""
+    moments = (mean, deviation, np.empty(0))
+    if not has_group(tree, "noise_model"):
+        return moments
+    model = dataset(tree, "noise_model")
+    if not {"location", "scale", "df"} <= set(model) or model.sizes["coordinate"] != mean.size:
+        return moments
+    where = np.flatnonzero(step_values(model) == step)
+    if where.size == 0:
+        return moments
+    row = model.isel(step=int(where[0]))
+    location, scale, df = (row[name].values.astype(float) for name in ("location", "scale", "df"))
+    scale = np.where(np.isfinite(scale) & (df > 0), scale, 0.0)
+    return location, scale, df
+
+
+def _by_df(z: np.ndarray, df: np.ndarray, normal: Law, student: Law) -> np.ndarray:
+    """Return a function of the standard law of each df, (z, coordinate)."""
+    out = np.empty((z.size, df.size))
+    gaussian = ~np.isfinite(df) | (df > 1e6)
+    out[:, gaussian] = normal(z[:, None])
+    out[:, ~gaussian] = student(z[:, None], df[~gaussian])
+    return out

@@ -1,0 +1,64 @@
+"""Tail index of the noise, block by block."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from noisekit.errors import InputError
+from noisekit.plots.blocks import largest_blocks, name_blocks
+from noisekit.plots.groups import at_step, dataset
+from noisekit.plots.style import CYCLE, MUTED, axes_or_new, themed
+
+
+@themed
+def plot_tail_index(
+    tree: xr.DataTree,
+    *,
+    step: int | None = None,
+    estimators: list[str] | None = None,
+    max_blocks: int = 12,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the extreme-value tail index α of each block with its 95 % interval.
+
+    tree: result tree with ``/tail_index``
+    step: which recorded step (default: the last); estimators: which ones (default: all)
+    max_blocks: of larger models only the blocks with the most parameters are shown
+    Returns the axes. Raises InputError where the tree has no tail index.
+    """
+    data = at_step(dataset(tree, "tail_index", "alpha"), step)
+    known = [str(name) for name in data["estimator"].values]
+    wanted = known if estimators is None else [name for name in known if name in estimators]
+    if not wanted:
+        raise InputError(
+            f"No estimator {', '.join(estimators or [])} in the tree; it has {', '.join(known)}."
+        )
+    finite = np.isfinite(data["alpha"]).any("estimator").values
+    shown = largest_blocks(tree, data["block"].values.astype(str), max_blocks, finite)
+    if not shown.size:
+        raise InputError("No tail index could be estimated in any block; record more samples or coordinates.")
+    ax = axes_or_new(ax)
+    position = np.arange(shown.size)
+    upper = [2.5]
+    for i, name in enumerate(wanted):
+        alpha = data["alpha"].sel(estimator=name).values[shown].astype(float)
+        offset = position + 0.22 * (i - (len(wanted) - 1) / 2)
+        colour = CYCLE[i % len(CYCLE)]
+        if "alpha_interval" in data:
+            interval = data["alpha_interval"].sel(estimator=name).transpose("block", "bound").values[shown]
+            ax.hlines(offset, interval[:, 0], interval[:, 1], color=colour, alpha=0.55, linewidth=2)
+            upper += list(np.minimum(interval[:, 1], 3 * alpha))
+        ax.plot(alpha, offset, "o", color=colour, label=name)
+        upper += list(alpha)
+    ax.axvline(2.0, color=MUTED, linestyle=":", linewidth=1.2)
+    ax.set(
+        xlim=(0, 1.08 * float(np.nanmax([u for u in upper if np.isfinite(u)]))),
+        xlabel="tail index α (dotted: below 2 the variance is infinite)",
+        title=f"Tail index at step {int(data['step'])}" if "step" in data.coords else "Tail index",
+    )
+    name_blocks(ax, data["block"].values[shown], finite.size)
+    if len(wanted) > 1:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.17), ncols=4)
+    return ax
