@@ -14,8 +14,8 @@ class NoiseModel(ABC):
     """The law of the minibatch-gradient noise Z at a point x.
 
     ``x`` has shape (replicate, coordinate); so has everything returned. A constant model ignores the values
-    of ``x`` and uses its shape, dtype and device. A law of one's own needs the four abstract methods; density,
-    distribution function and rescaling are optional, and refused with a sentence where a law has none.
+    of ``x`` and uses its shape, dtype and device. A law of one's own needs the four abstract methods;
+    density, distribution function and rescaling are optional, and refused in a sentence where a law has none.
     """
 
     independent: bool = True
@@ -45,7 +45,7 @@ class NoiseModel(ABC):
         """Draw one Z for each replicate."""
 
     def covariance(self, x: Tensor) -> Tensor:
-        """Return Σ(x), (replicate, coordinate, coordinate); for small dimensions, it applies Σ^{1/2} to a basis."""
+        """Return Σ(x), (replicate, coordinate, coordinate), for small dimensions: Σ^{1/2} on a basis."""
         columns = []
         for k in range(self.n_normals(x)):
             z = torch.zeros(x.shape[0], self.n_normals(x), dtype=x.dtype, device=x.device)
@@ -69,7 +69,7 @@ class NoiseModel(ABC):
     def cdf(self, value: Tensor) -> Tensor:
         """Return P(Z_j ≤ value_j) for each coordinate of ``value`` (..., coordinate), same shape."""
         raise InputError(
-            f"{type(self).__name__} has no distribution function; use GaussianNoise, StudentTNoise or EmpiricalNoise."
+            f"{type(self).__name__} has no distribution function; use a GaussianNoise or a StudentTNoise."
         )
 
     def rescale(self, batch_size: int) -> NoiseModel:
@@ -89,7 +89,7 @@ def check_batch_size(batch_size: int | None) -> int | None:
 
 
 def check_scale(scale: Tensor | float, name: str = "scale") -> Tensor:
-    """Return ``scale`` as a floating tensor of shape () or (coordinate,); refuse negative or non-finite values."""
+    """Return ``scale`` as a tensor of shape () or (coordinate,); refuse negative or non-finite values."""
     tensor = torch.as_tensor(scale)
     if not tensor.is_floating_point():
         tensor = tensor.to(torch.get_default_dtype())
@@ -108,7 +108,7 @@ def check_dimension(expected: int | None, x: Tensor, model: str) -> None:
     """Refuse ``x`` when its last axis is not the number of coordinates the model was built for."""
     if expected is not None and x.shape[-1] != expected:
         raise InputError(
-            f"{model} was built for {expected} coordinates but x has {x.shape[-1]}; x must be (replicate, coordinate)."
+            f"{model} has {expected} coordinates but x has {x.shape[-1]}; use x (replicate, {expected})."
         )
 
 

@@ -69,10 +69,11 @@ class GaussianNoise(NoiseModel):
 
     def sqrt_covariance_product(self, x: Tensor, z: Tensor) -> Tensor:
         scale, factor, _ = self._on(x)
+        if scale is None:
+            assert factor is not None
+            return z @ factor.T
         if factor is None:
             return z * scale
-        if scale is None:
-            return z @ factor.T
         d = x.shape[-1]
         return z[..., :d] * scale + z[..., d:] @ factor.T
 
@@ -143,5 +144,5 @@ def check_factor(factor: Tensor, scale: Tensor | None) -> Tensor:
 
 
 def safe_scale(scale: Tensor) -> Tensor:
-    """Return ``scale`` with zeros replaced by the smallest normal number, so that 0/0 is 0 and g/0 is ±inf."""
+    """Return ``scale`` with 0 replaced by the smallest normal number: then 0/0 is 0 and g/0 is ±inf."""
     return scale.clamp(min=torch.finfo(scale.dtype).tiny)

@@ -16,7 +16,7 @@ from noisekit.noise.student_t_cdf import StudentTSign
 class StudentTNoise(NoiseModel):
     """Student-t noise Z_j = s_j T_j, T_j ~ t_ν, the same everywhere.
 
-    Var Z = s² ν/(ν − 2) for ν > 2 and infinite below;   E[sign(g + Z)] = 2F_ν(g/s) − 1, valid for every ν > 0.
+    Var Z = s² ν/(ν − 2) for ν > 2 and infinite below;   E[sign(g + Z)] = 2F_ν(g/s) − 1, for every ν > 0.
     With ``multivariate=True`` all coordinates share one radius, Z = (s ∘ z + F w) √(ν/χ²_ν), so that they are
     large together; each coordinate is still a t_ν.
 
@@ -24,7 +24,7 @@ class StudentTNoise(NoiseModel):
     (coordinate,), inf for Gaussian coordinates; ``factor`` F, (coordinate, rank), multivariate only;
     ``batch_size`` the B at which it was fitted. Raises InputError for values out of range and shapes that do
     not match, InfiniteVarianceError from ``sqrt_covariance_product`` where ν ≤ 2.
-    Source: Compagnoni et al. 2025, arXiv 2411.15958 (SignSGD with Student-t noise); sampling after Bailey 1994.
+    Source: Compagnoni et al. 2025, arXiv 2411.15958 (SignSGD with Student-t noise); sampling: Bailey 1994.
 
     >>> StudentTNoise(scale=1.0, df=1.0).expected_sign(torch.zeros(1, 1), torch.ones(1, 1))
     tensor([[0.5000]])
@@ -68,7 +68,7 @@ class StudentTNoise(NoiseModel):
         return x.shape[-1] + (0 if self.factor is None else self.factor.shape[1])
 
     def _on(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return marginal scale, ν and ν/(ν − 2) in the dtype and on the device of ``x``, moved there once."""
+        """Return marginal scale, ν and ν/(ν − 2) with the dtype and device of ``x``, moved there once."""
         check_dimension(self.n_coordinates, x, "StudentTNoise")
         key = (x.dtype, x.device)
         if key not in self._cache:

@@ -24,8 +24,8 @@ class StudentTSign:
     function fitted once a ν at Chebyshev nodes of w/√(w² + c²). ν = 1, 2, ∞ use their closed forms.
 
     Arguments: ``df`` ν > 0, a tensor of shape () or (coordinate,), inf allowed.
-    Calling it with ``u`` (..., coordinate) returns the same shape. Largest error for ν from .2 to 10⁶, measured
-    against scipy: 1.2e-7 in float64.
+    Calling it with ``u`` (..., coordinate) returns the same shape. Largest error against
+    scipy, ν from .2 to 10⁶: 1.0e-7 in float64, 1.9e-7 in float32.
     """
 
     def __init__(self, df: Tensor) -> None:
@@ -79,7 +79,7 @@ def _width(df: np.ndarray) -> np.ndarray:
 
 
 def _coefficients(df: np.ndarray, width: np.ndarray, tolerance: float) -> np.ndarray:
-    """Return power-series coefficients of q_ν in t ∈ [−1, 1], (term, df), as few as ``tolerance`` asks for."""
+    """Return power-series coefficients of q_ν in t ∈ [−1, 1], (term, df), as many as ``tolerance`` needs."""
     nodes = np.cos(np.pi * (np.arange(_TERMS) + 0.5) / _TERMS)
     y = (nodes + 1) / 2 * (_REACH / np.sqrt(_REACH**2 + width**2))[:, None]
     w = width[:, None] * y / np.sqrt(1 - y**2)

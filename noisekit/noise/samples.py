@@ -1,0 +1,92 @@
+"""Samples of gradient noise as every estimator of this room takes them: (sample, coordinate), finite, real."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from noisekit.errors import InputError, NonFiniteError
+
+MINIMUM_SAMPLES = 8
+
+
+def as_samples(samples: object, *, minimum: int = MINIMUM_SAMPLES) -> Tensor:
+    """Return ``samples`` as a detached floating tensor (sample, coordinate).
+
+    A vector becomes one coordinate. Half precisions are widened to float32; float64 is kept.
+
+    Args:
+        samples: a tensor, or anything NumPy can read (array, xarray DataArray), shape (sample, coordinate).
+        minimum: the fewest samples the estimator can use.
+
+    Raises:
+        InputError: wrong dtype, wrong number of axes, too few samples or no coordinate.
+        NonFiniteError: NaN or infinite values, with the first of them.
+    """
+    tensor = samples if isinstance(samples, Tensor) else _from_numpy(samples)
+    if not tensor.is_floating_point():
+        raise InputError(
+            f"samples has dtype {_name(tensor.dtype)}; gradient noise is real-valued, so pass floating-point "
+            "samples (for instance samples.float())."
+        )
+    tensor = tensor.detach()
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        tensor = tensor.float()
+    if tensor.ndim == 1:
+        tensor = tensor[:, None]
+    if tensor.ndim != 2:
+        raise InputError(
+            f"samples has shape {tuple(tensor.shape)}; the axes must be (sample, coordinate), so flatten the "
+            "others first."
+        )
+    n, d = tensor.shape
+    if n < minimum:
+        raise InputError(
+            f"samples has {n} samples (shape {(n, d)}, axes (sample, coordinate)); at least {minimum} are needed."
+        )
+    if d == 0:
+        raise InputError("samples has no coordinate; pass an array of shape (sample, coordinate).")
+    # min and max carry NaN and inf along, so one cheap reduction finds both.
+    if not torch.isfinite(torch.stack(tensor.aminmax())).all():
+        bad = (~torch.isfinite(tensor)).nonzero()
+        row, column = bad[0].tolist()
+        raise NonFiniteError(
+            f"samples has {len(bad)} values that are NaN or infinite, the first ({tensor[row, column].item()}) at "
+            f"sample {row}, coordinate {column}; drop those samples or find the step that made them."
+        )
+    return tensor
+
+
+def _from_numpy(samples: object) -> Tensor:
+    array = np.asarray(samples)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"samples has dtype {array.dtype}; pass a floating-point array (sample, coordinate).")
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def constant_coordinates(samples: Tensor) -> Tensor:
+    """Return which coordinates (coordinate,) never change over the samples (dead or constant parameters)."""
+    low, high = samples.aminmax(dim=0)
+    return low == high
+
+
+def coordinates_with_atoms(samples: Tensor, share: float = 0.05) -> Tensor:
+    """Return which coordinates (coordinate,) repeat one exact value in more than ``share`` of the samples.
+
+    Such a coordinate (exact zeros behind a ReLU, say) has no density: a Student-t likelihood on it grows
+    without bound as its scale shrinks around the repeated value, and tail estimators of |x| read garbage.
+    Judged on at most 1,024 samples spread evenly over the window.
+    """
+    some = torch.sort(evenly_spread(samples, 1024), dim=0).values
+    run = max(3, int(share * len(some)))
+    return (some[run:] == some[:-run]).any(dim=0)
+
+
+def evenly_spread(samples: Tensor, at_most: int) -> Tensor:
+    """Return at most about ``at_most`` samples, evenly spread over the sample axis."""
+    return samples[:: max(1, len(samples) // at_most)]
