@@ -162,6 +162,7 @@ def _noise_model(step: Any, rng: np.random.Generator) -> xr.Dataset:
             "p_value": (dims, p),
             "q_value": (dims, np.minimum(1.2 * p, 1)),
             "is_heavy_tailed": (dims, heavy.astype(np.int8)),
+            "is_set_aside": (dims, np.zeros(shape, np.int8)),
         },
         coords={"step": step, **coordinates, "bound": ["lower", "upper"]},
     )

@@ -106,6 +106,7 @@ def noise_model_dataset(fits: Mapping[int, NoiseFit], record: GradientRecord) ->
     values: dict[str, Any] = {
         name: np.stack([array(getattr(f, name)) for f in fits.values()]) for name in names
     }
+    values["is_set_aside"] = np.stack([array(f.is_constant) | array(f.has_atom) for f in fits.values()])
     values |= {"step": np.array(list(fits)), "bound": BOUNDS, **_coordinates(record)}
     return dataset("/noise_model", values, {"batch_size": 1, "n_samples": record.batch_size})
 

@@ -207,6 +207,11 @@ GROUPS: dict[str, Group] = {
             "q_value": Variable(
                 ("step", "coordinate"), "p-value corrected over coordinates (Benjamini–Hochberg)", symbol="q"
             ),
+            "is_set_aside": Variable(
+                ("step", "coordinate"),
+                "1 where values are constant or repeat and no law is fitted",
+                kind="int",
+            ),
             "is_heavy_tailed": Variable(
                 ("step", "coordinate"),
                 "1 where the Gaussian is rejected at a false-discovery rate of 5 %",

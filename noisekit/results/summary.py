@@ -135,7 +135,7 @@ def _comparison(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
             continue
         batch = tree.attrs.get("batch_size", pd.NA)
         for observable in node["observable"].values:
-            at = node.to_dataset().sel(observable=observable)
+            at = node.to_dataset().sel(observable=observable).load()
             gap = float(at["mean_relative_gap"])
             error = float(at["mean_standard_error"]) if "mean_standard_error" in at else np.nan
             yield _row(

@@ -1,0 +1,39 @@
+"""``noisekit report``: a data file as one HTML page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from noisekit.cli.command import Command, log, print_json
+
+
+@dataclass(frozen=True)
+class Report(Command):
+    """Write the HTML report of a data file."""
+
+    file: tyro.conf.Positional[Path]
+    """A data file that noisekit wrote."""
+    output: Path | None = None
+    """Page to write; beside the data file if not given."""
+    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Replace a page that exists."""
+
+    def run(self) -> int:
+        from noisekit.results.io import check_output, open_tree
+
+        with open_tree(self.file) as tree:
+            page = self.output or self.file.with_suffix(".html")
+            check_output(page, overwrite=self.overwrite, suffixes=(".html", ".htm"))
+
+            from noisekit.report import write_report
+
+            log("Writing the report …")
+            write_report(tree, page, overwrite=self.overwrite)
+        if self.json:
+            print_json({"report": str(page)})
+        else:
+            print(page)
+        return 0

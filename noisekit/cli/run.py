@@ -1,0 +1,77 @@
+"""``noisekit run``: the whole study of one problem."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from noisekit.cli.command import Command, log, print_json, print_table, rows
+from noisekit.study.config import StudyConfig
+
+
+@dataclass(frozen=True)
+class Run(Command):
+    """Train with the recorder on, fit the noise, predict optimizers by SDEs, run them for real, compare.
+
+    Writes one data file and one HTML report, and prints the headline numbers.
+    """
+
+    problem: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROBLEM")] = "fashion-cnn"
+    """A name that `noisekit list` shows, or my_module.py:make_problem."""
+    study: tyro.conf.OmitArgPrefixes[StudyConfig] = field(default_factory=StudyConfig)
+    output: Path | None = None
+    """Data file to write, .nc or .zarr; PROBLEM.nc in this folder if not given."""
+    report: Path | None = None
+    """Report to write; beside the data file if not given."""
+    no_report: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Write no report."""
+    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Replace files that exist."""
+
+    def run(self) -> int:
+        from noisekit.results.io import check_output, save_tree
+        from noisekit.results.summary import summary
+
+        self.study.check()
+        output = check_output(self.output or Path(f"{_stem(self.problem)}.nc"), overwrite=self.overwrite)
+        page = self.report or output.with_suffix(".html")
+        if not self.no_report:
+            check_output(page, overwrite=self.overwrite, suffixes=(".html", ".htm"))
+
+        from noisekit.study import load_study_problem, run_study
+
+        problem = load_study_problem(self.problem, self.study)
+        log(f"To repeat this: {self.command()}")
+        tree = run_study(problem, self.study, command=self.command(), progress=True)
+        save_tree(tree, output, overwrite=self.overwrite)
+        if not self.no_report:
+            from noisekit.report import write_report
+
+            log("Writing the report …")
+            write_report(tree, page, overwrite=self.overwrite)
+        table = summary(tree)
+        if self.json:
+            files = {"file": str(output), "report": None if self.no_report else str(page)}
+            print_json({**files, "command": self.command(), "summary": rows(table)})
+            return 0
+        print_table(table[table["topic"] != "tail"].drop(columns=["batch_size"]))
+        print()
+        for node in tree["comparison"].children.values() if "comparison" in tree.children else ():
+            print(f"{node.name}: {node.attrs['verdict_text']}")
+        print(f"\nData:   {output}")
+        if not self.no_report:
+            print(f"Report: {page}")
+        return 0
+
+    def command(self) -> str:
+        """Return the line that repeats the study; of a user's own file only the name is kept."""
+        name = f"{Path(self.problem.rpartition(':')[0]).name}:{self.problem.rpartition(':')[2]}"
+        return self.study.command(shlex.quote(name if ":" in self.problem else self.problem))
+
+
+def _stem(problem: str) -> str:
+    return problem.rpartition(":")[2]
