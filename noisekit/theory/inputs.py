@@ -1,0 +1,85 @@
+"""What theory functions take at the door: names, numbers, tensors or arrays, turned into float64 numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from noisekit.errors import InputError, unknown_name
+
+Array = NDArray[np.float64]
+
+OPTIMIZERS = ("sgd", "signsgd", "rmsprop", "rmspropw", "adam", "adamw")
+ADAPTIVE = ("rmsprop", "rmspropw", "adam", "adamw")
+DECOUPLED = ("signsgd", "rmspropw", "adamw")
+"""Optimizers whose weight decay acts on x beside the gradient; the others add it to the gradient."""
+
+GAUSSIAN_SLOPE = float(np.sqrt(2 / np.pi))
+"""ℓ = √(2/π), the slope of E[sign(u + z)] at u = 0 for a standard normal z."""
+
+
+def check_optimizer(name: str) -> str:
+    """Return the lower-case name of a known optimizer."""
+    known = str(name).lower()
+    if known not in OPTIMIZERS:
+        raise unknown_name("optimizer", name, OPTIMIZERS)
+    return known
+
+
+def check_positive(name: str, value: float, *, zero: bool = False) -> float:
+    """Return ``value`` as a float if it is finite and positive (or zero where that is allowed)."""
+    number = float(value)
+    if not np.isfinite(number) or number < 0 or (number == 0 and not zero):
+        raise InputError(
+            f"{name} = {value}: a finite {'non-negative' if zero else 'positive'} number is needed."
+        )
+    return number
+
+
+def check_beta(name: str, value: float) -> float:
+    """Return ``value`` as a float if it lies in [0, 1)."""
+    number = float(value)
+    if not 0 <= number < 1:
+        raise InputError(f"{name} = {value}: an averaging factor in [0, 1) is needed.")
+    return number
+
+
+def as_array(name: str, values: Any) -> Array:
+    """Return ``values`` (tensor, array, sequence, or mapping of them, flattened and joined) as float64."""
+    if isinstance(values, Mapping):
+        return np.concatenate([as_array(name, v).reshape(-1) for v in values.values()])
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{name} is a {type(values).__name__}; a tensor or an array of numbers is needed."
+        ) from None
+    if np.isnan(array).any():
+        raise InputError(f"{name} has {int(np.isnan(array).sum())} NaN value(s); remove or recompute them.")
+    return array
+
+
+def as_symmetric(name: str, values: Any, dimension: int | None = None) -> Array:
+    """Return a symmetric (d, d) matrix from a matrix, the vector of its diagonal, or one number for all."""
+    array = as_array(name, values)
+    if array.ndim == 0:
+        array = np.full(dimension or 1, float(array))
+    matrix = np.diag(array) if array.ndim == 1 else array
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise InputError(f"{name} has shape {array.shape}; a vector (d,) or a matrix (d, d) is needed.")
+    if dimension is not None and matrix.shape[0] != dimension:
+        raise InputError(
+            f"{name} is for {matrix.shape[0]} coordinates, the Hessian for {dimension}; make them equal."
+        )
+    finite = matrix[np.isfinite(matrix)]
+    if not np.allclose(
+        np.where(np.isfinite(matrix), matrix - matrix.T, 0), 0, atol=1e-6 * np.abs(finite).max(initial=0)
+    ):
+        raise InputError(f"{name} is not symmetric; pass (A + Aᵀ)/2 if that is what you mean.")
+    return (matrix + matrix.T) / 2

@@ -1,0 +1,168 @@
+"""Every optimizer near a minimum as a linear system, as the discrete update and as its SDE.
+
+With g = H(x − x*) + θ_c x + ζ, Cov ζ = Σ, the update of the state y = (x) or (x, m) is
+
+    y⁺ = D y + B g          and its SDE is          dy = ((D − I)/η) y dt + (B/η) g dt,   Cov(ζ) → η Σ dW.
+
+That SDE is the ``consistent`` variant; ``published`` lets no noise into x, ``malladi`` moves x by m alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+
+from noisekit.errors import InputError
+from noisekit.theory.hyperparameters import Hyperparameters
+from noisekit.theory.inputs import GAUSSIAN_SLOPE, Array
+from noisekit.theory.noise_moments import NoiseMoments
+
+
+@dataclass(frozen=True)
+class LinearSystem:
+    """y⁺ = A y + b + ξ (``discrete``) or dy = (A y + b) dt + dξ, Cov ξ = Q a step or a unit of time.
+
+    ``matrix`` A (n, n), ``offset`` b (n,), ``noise`` Q (n, n); the first d entries of y are x.
+    """
+
+    matrix: Array
+    offset: Array
+    noise: Array
+    discrete: bool
+
+    @property
+    def decay_rate(self) -> float:
+        """Slowest rate at which y forgets its start, a step or a unit of time; ≤ 0 if it never does."""
+        eigenvalues = np.linalg.eigvals(self.matrix)
+        if self.discrete:
+            return float(-np.log(max(np.abs(eigenvalues).max(), 1e-300)))
+        return float(-eigenvalues.real.max())
+
+    def stationary_mean(self) -> Array:
+        """Return E y∞."""
+        identity = np.eye(len(self.offset)) if self.discrete else 0.0
+        return np.linalg.solve(identity - self.matrix, self.offset)
+
+    def stationary_covariance(self) -> Array:
+        """Return Cov y∞ from C = A C Aᵀ + Q, or A C + C Aᵀ = −Q."""
+        if self.discrete:
+            covariance = scipy.linalg.solve_discrete_lyapunov(self.matrix, self.noise)
+        else:
+            covariance = scipy.linalg.solve_continuous_lyapunov(self.matrix, -self.noise)
+        return (covariance + covariance.T) / 2
+
+
+def second_moment(
+    hyper: Hyperparameters, hessian: Array, noise: NoiseMoments, mean: Array, covariance: Array, variant: str
+) -> Array:
+    """Return V = diag Σ + E(∇f)², (d,); ``malladi`` leaves the gradient out."""
+    variance = noise.finite_variance(hyper.optimizer)
+    if variant == "malladi":
+        return variance
+    pull = hessian + hyper.coupled_decay * np.eye(len(hessian))
+    return variance + np.einsum("ij,jk,ik->i", pull, covariance, pull) + mean**2
+
+
+def linear_system(
+    hyper: Hyperparameters,
+    hessian: Array,
+    noise: NoiseMoments,
+    minimum: Array,
+    v: Array,
+    covariance: Array,
+    *,
+    discrete: bool,
+    variant: str,
+) -> LinearSystem:
+    """Linearise ``hyper.optimizer`` at the second moment ``v`` (d,) and the covariance of x (d, d).
+
+    The covariance enters SignSGD only: under Gaussian noise the slope of E[sign] is averaged over x.
+    """
+    d = len(hessian)
+    pull = hessian + hyper.coupled_decay * np.eye(d)
+    inject = np.eye(d, 2 * d if hyper.has_momentum else d)
+    free, gain = _update(hyper, v, noise, hessian, covariance)
+    spread = _gradient_noise(hyper, noise, hessian, covariance, discrete=discrete)
+    noise_gain = np.vstack([-hyper.learning_rate * np.eye(d)]) if hyper.optimizer == "signsgd" else gain
+    if not discrete:
+        free, gain, noise_gain = _as_sde(hyper, free, gain, noise_gain, v, variant)
+        spread = hyper.learning_rate * spread
+    matrix = free + gain @ pull @ inject
+    system = LinearSystem(matrix, -gain @ hessian @ minimum, noise_gain @ spread @ noise_gain.T, discrete)
+    return system
+
+
+def require_stable(system: LinearSystem, hyper: Hyperparameters, hessian: Array) -> None:
+    """Refuse a system that has no stationary law, saying why."""
+    smallest, largest = np.linalg.eigvalsh(hessian)[[0, -1]]
+    if system.decay_rate > 1e-14:
+        return
+    if smallest + hyper.coupled_decay + hyper.decoupled_decay <= 0:
+        raise InputError(
+            f"The Hessian has the eigenvalue {smallest:.3g}: {hyper.optimizer} leaves this point and has no "
+            "stationary law; a positive definite Hessian is needed (or escape_time for a saddle)."
+        )
+    raise InputError(
+        f"{hyper.optimizer} with learning rate {hyper.learning_rate:g} is unstable on the largest eigenvalue "
+        f"{largest:.3g} and has no stationary law; lower the learning rate."
+    )
+
+
+def _update(
+    hyper: Hyperparameters, v: Array, noise: NoiseMoments, hessian: Array, covariance: Array
+) -> tuple[Array, Array]:
+    """Return D and B of y⁺ = D y + B g."""
+    identity, rate, first = np.eye(len(hessian)), hyper.learning_rate, hyper.momentum
+    keep = (1 - rate * hyper.decoupled_decay) * identity
+    if hyper.optimizer == "signsgd":
+        return keep, -rate * np.diag(_sign_slope(noise, hessian, covariance))
+    scale = np.diag(1 / (np.sqrt(v) + hyper.eps)) if hyper.is_adaptive else identity
+    if not hyper.has_momentum:
+        return keep, -rate * scale
+    take = 1.0 if hyper.optimizer == "sgd" else 1 - first  # torch's SGD adds the gradient undamped
+    free = np.block([[keep, -rate * first * scale], [0 * identity, first * identity]])
+    return free, np.vstack([-rate * take * scale, take * identity])
+
+
+def _as_sde(
+    hyper: Hyperparameters, free: Array, gain: Array, noise_gain: Array, v: Array, variant: str
+) -> tuple[Array, Array, Array]:
+    """Return drift, gradient gain and noise gain per unit of time."""
+    rate = hyper.learning_rate
+    drift, gain, noise_gain = (free - np.eye(len(free))) / rate, gain / rate, noise_gain / rate
+    if not hyper.optimizer.startswith("adam") or variant == "consistent":
+        return drift, gain, noise_gain
+    d = gain.shape[1]
+    noise_gain = noise_gain.copy()
+    noise_gain[:d] = 0
+    if variant == "malladi":
+        gain = gain.copy()
+        gain[:d] = 0
+        drift[:d, d:] = -np.diag(1 / (np.sqrt(v) + hyper.eps))
+    return drift, gain, noise_gain
+
+
+def _sign_slope(noise: NoiseMoments, hessian: Array, covariance: Array) -> Array:
+    if not noise.gaussian:
+        return noise.sign_slope
+    spread = np.einsum("ij,jk,ik->i", hessian, covariance, hessian)
+    return GAUSSIAN_SLOPE / np.sqrt(noise.variance + spread)
+
+
+def _gradient_noise(
+    hyper: Hyperparameters, noise: NoiseMoments, hessian: Array, covariance: Array, *, discrete: bool
+) -> Array:
+    """Return Cov of what enters a step: Σ, or for SignSGD E[sign signᵀ] (discrete) or E Cov(sign) (SDE)."""
+    if hyper.optimizer != "signsgd":
+        return noise.finite_covariance(hyper.optimizer)
+    if not noise.gaussian:
+        pull = noise.sign_slope[:, None] * hessian
+        return noise.sign_covariance - (0 if discrete else pull @ covariance @ pull.T)
+    assert noise.covariance is not None
+    gradient = hessian @ covariance @ hessian
+    total = np.sqrt(noise.variance + np.diag(gradient))
+    size = np.outer(total, total)
+    all_signs = (2 / np.pi) * np.arcsin(np.clip((noise.covariance + gradient) / size, -1, 1))
+    return all_signs - (0 if discrete else (2 / np.pi) * np.arcsin(np.clip(gradient / size, -1, 1)))

@@ -1,0 +1,82 @@
+"""How long noise takes to push an optimizer off a saddle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.integrate import quad
+from scipy.special import dawsn
+
+from noisekit.errors import InputError
+from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters
+from noisekit.theory.inputs import check_positive
+from noisekit.theory.noise_moments import NoiseScales, noise_scales
+
+
+def escape_time(
+    optimizer: str,
+    curvature: float,
+    noise: Any,
+    learning_rate: float,
+    *,
+    distance: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    beta: float = 0.99,
+    eps: float = 1e-8,
+    momentum: float = 0.0,
+) -> float:
+    """Mean number of steps until |x| first reaches ``distance`` along a direction of negative curvature.
+
+    Started on the saddle, x follows dX = kX dt + s dW with growth rate k and noise s; the mean first exit
+    time from (−a, a) is (2/k) ∫₀^{a√k/s} D(u) du, D Dawson's function: ≈ (1/k) log(a√k/s) + const for small noise.
+
+    - SGD k = |λ|, s² = ησ²;  SignSGD k = |λ|ℓ/σ, s² = η (σ < ∞ is not needed);
+    - RMSprop k = |λ|/P, s² = ησ²/P², P = σ + ε;
+    - Adam and SGD with momentum: the growing root of k(1 + k/ρ₁) = |λ|/P, ρ₁ = (1 − β₁)/η, and the noise that
+      the growing direction of (x, m) receives, s² = ησ²/P²/(1 + 2k/ρ₁)², with P ← (1 − μ)P for SGD.
+
+    Signs and adaptive steps escape faster than SGD where σ < 1 (of their own units) and slower where σ > 1.
+    Weight decay is not considered, and the second moment is taken at its noise level.
+
+    Args:
+        curvature: the negative eigenvalue λ < 0 at the saddle.
+        noise: of the minibatch gradient along it: its variance, or a noise model of one coordinate.
+        distance: a > 0, where the quadratic approximation ends, in units of x.
+
+    Returns:
+        Mean escape time in optimizer steps.
+
+    Raises:
+        InputError: the curvature is not negative. InfiniteVarianceError: infinite variance and not SignSGD.
+
+    Source: classical first-exit problem of an unstable Ornstein–Uhlenbeck process; SDEs of Compagnoni et al.
+        2025, arXiv 2411.15958.
+    """
+    hyper = check_hyperparameters(
+        optimizer, learning_rate, betas=betas, beta=beta, eps=eps, momentum=momentum
+    )
+    if not curvature < 0 or not np.isfinite(curvature):
+        raise InputError(f"curvature = {curvature}: the negative eigenvalue of a saddle is needed.")
+    reach = check_positive("distance", distance)
+    scales = noise_scales(noise, 1)
+    growth, spread = _growth_and_noise(hyper, -float(curvature), scales)
+    if spread == 0:
+        return float("inf")
+    integral, _ = quad(dawsn, 0, reach * np.sqrt(growth) / spread, limit=400)
+    return float(2 / growth * integral / hyper.learning_rate)
+
+
+def _growth_and_noise(hyper: Hyperparameters, pull: float, scales: NoiseScales) -> tuple[float, float]:
+    rate = hyper.learning_rate
+    if hyper.optimizer == "signsgd":
+        return pull * float(scales.sign_slope[0]), float(np.sqrt(rate))
+    deviation = float(np.sqrt(scales.finite_variance(hyper.optimizer)[0]))
+    preconditioner = deviation + hyper.eps if hyper.is_adaptive else 1 - hyper.momentum
+    slope, spread = pull / preconditioner, np.sqrt(rate) * deviation / preconditioner
+    if not hyper.has_momentum:
+        return slope, float(spread)
+    memory = (1 - hyper.momentum) / rate
+    growth = memory * (np.sqrt(1 + 4 * slope / memory) - 1) / 2
+    # Left eigenvector of the growing direction of dx = −m/P, dm = ρ(g − m): m's noise enters by 1/(1 + 2k/ρ).
+    return growth, float(spread / (1 + 2 * growth / memory))

@@ -1,0 +1,181 @@
+"""Mean and covariance of an optimizer on a quadratic at every step on its way to the stationary law."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import erf
+
+from noisekit.errors import InputError
+from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters
+from noisekit.theory.inputs import Array, as_array, as_symmetric, check_positive
+from noisekit.theory.noise_moments import NoiseMoments, noise_moments
+
+
+@dataclass(frozen=True)
+class TransientLaw:
+    """E x and Var x at ``step`` (time,): ``mean`` and ``variance`` (time, d), ``covariance`` at the end.
+
+    ``loss`` (time,) is E f = ½ Tr(H(Cov + mean meanᵀ)); ``time`` = η·step.
+    """
+
+    optimizer: str
+    step: NDArray[np.int64]
+    time: Array
+    mean: Array
+    variance: Array
+    covariance: Array
+    loss: Array
+
+
+def transient_law(
+    optimizer: str,
+    hessian: Any,
+    noise: Any,
+    learning_rate: float,
+    *,
+    x0: Any,
+    steps: int,
+    save_every: int = 1,
+    betas: tuple[float, float] = (0.9, 0.999),
+    beta: float = 0.99,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+    at: Any = None,
+) -> TransientLaw:
+    """Moments of the discrete optimizer on f(x) = ½ xᵀHx, from x₀ with zero optimizer state.
+
+    E y and Cov y are propagated through the update itself. SGD: exact. RMSprop, Adam: the step is divided by
+    the root of E v, bias-corrected as torch does (RMSprop does not); E v follows E g² exactly, fluctuations
+    of v are left out. SignSGD with Gaussian noise: x is taken as Gaussian, then E[sign] =
+    erf(∇f/√(2(σ² + Var ∇f))) and its gain follow in closed form, in every phase; the mean sign of other noise
+    is that of the Gaussian with the same slope at 0, which is right inside the noise (phase 3) only.
+
+    Args:
+        x0: (d,); noise, hessian and the other arguments as in :func:`stationary_law`.
+        steps: number of optimizer steps; save_every: steps between saved instants.
+
+    Returns:
+        A :class:`TransientLaw` with instants 0, save_every, 2·save_every, …
+
+    Source: moment equations derived; for SGD Compagnoni et al. 2025, arXiv 2411.15958, Lemma 3.8.
+
+    >>> law = transient_law("sgd", [1.0], [0.0], 0.1, x0=[1.0], steps=2)
+    >>> law.mean[:, 0].round(4)  # (1 − η)^k
+    array([1.  , 0.9 , 0.81])
+    """
+    hyper = check_hyperparameters(
+        optimizer,
+        learning_rate,
+        betas=betas,
+        beta=beta,
+        eps=eps,
+        weight_decay=weight_decay,
+        momentum=momentum,
+    )
+    matrix = as_symmetric("hessian", hessian)
+    d = len(matrix)
+    start = as_array("x0", x0).reshape(-1)
+    if start.size != d:
+        raise InputError(f"x0 has {start.size} coordinates, the Hessian {d}; make them equal.")
+    if steps < 1 or save_every < 1:
+        raise InputError(f"steps = {steps}, save_every = {save_every}: both must be at least 1.")
+    moments = noise_moments(noise, d, at)
+    if hyper.optimizer != "signsgd":
+        moments.finite_variance(hyper.optimizer)
+    propagate = _sign_step if hyper.optimizer == "signsgd" else _linear_step
+    size = 2 * d if hyper.has_momentum else d
+    state = _State(np.concatenate([start, np.zeros(size - d)]), np.zeros((size, size)), np.zeros(d))
+    means, variances, losses = [], [], []
+    for k in range(steps + 1):
+        if k % save_every == 0:
+            mean, covariance = state.mean[:d], state.covariance[:d, :d]
+            means.append(mean)
+            variances.append(np.diag(covariance).copy())
+            losses.append(float(np.sum(matrix * covariance) + mean @ matrix @ mean) / 2)
+        if k < steps:
+            state = propagate(hyper, matrix, moments, state, k)
+    step = np.arange(0, steps + 1, save_every, dtype=np.int64)
+    return TransientLaw(
+        hyper.optimizer,
+        step,
+        hyper.learning_rate * step,
+        np.array(means),
+        np.array(variances),
+        state.covariance[:d, :d],
+        np.array(losses),
+    )
+
+
+@dataclass(frozen=True)
+class _State:
+    mean: Array
+    covariance: Array
+    v: Array
+
+
+def _linear_step(
+    hyper: Hyperparameters, hessian: Array, noise: NoiseMoments, state: _State, k: int
+) -> _State:
+    """Propagate E y and Cov y through one step of SGD, RMSprop or Adam."""
+    d = len(hessian)
+    identity, rate, first = np.eye(d), hyper.learning_rate, hyper.momentum
+    pull = hessian + hyper.coupled_decay * identity
+    gradient_mean = pull @ state.mean[:d]
+    gradient_spread = np.einsum("ij,jk,ik->i", pull, state.covariance[:d, :d], pull)
+    v = hyper.beta * state.v + (1 - hyper.beta) * (noise.variance + gradient_mean**2 + gradient_spread)
+    scale = np.ones(d)
+    if hyper.optimizer.startswith("adam"):
+        scale = 1 / (np.sqrt(v / (1 - hyper.beta ** (k + 1))) + hyper.eps) / (1 - first ** (k + 1))
+    elif hyper.is_adaptive:
+        scale = 1 / (np.sqrt(v) + hyper.eps)
+    keep = (1 - rate * hyper.decoupled_decay) * identity
+    step = rate * np.diag(scale)
+    if hyper.has_momentum:
+        take = 1.0 if hyper.optimizer == "sgd" else 1 - first
+        free = np.block([[keep, -first * step], [0 * identity, first * identity]])
+        gain = np.vstack([-take * step, take * identity])
+    else:
+        free, gain = keep, -step
+    matrix = free.copy()
+    matrix[:, :d] += gain @ pull
+    spread = noise.finite_covariance(hyper.optimizer)
+    return _State(matrix @ state.mean, matrix @ state.covariance @ matrix.T + gain @ spread @ gain.T, v)
+
+
+def _sign_step(hyper: Hyperparameters, hessian: Array, noise: NoiseMoments, state: _State, k: int) -> _State:
+    """Propagate E x and Cov x through one step of SignSGD, x and the effective noise being Gaussian."""
+    rate = hyper.learning_rate
+    deviation = np.sqrt(2 / np.pi) / noise.sign_slope
+    gradient = hessian @ state.covariance @ hessian
+    total = np.sqrt(deviation**2 + np.diag(gradient))
+    ratio = hessian @ state.mean / total
+    sign = erf(ratio / np.sqrt(2))
+    gain = np.sqrt(2 / np.pi) * np.exp(-(ratio**2) / 2) / total  # E of the derivative of E[sign]
+    noise_correlation = np.sin(np.pi / 2 * noise.sign_covariance)
+    correlation = (noise_correlation * np.outer(deviation, deviation) + gradient) / np.outer(total, total)
+    spread = np.sqrt(np.clip(1 - sign**2, 0, 1))
+    sign_covariance = np.outer(spread, spread) * (2 / np.pi) * np.arcsin(np.clip(correlation, -1, 1))
+    np.fill_diagonal(sign_covariance, spread**2)
+    keep = 1 - rate * hyper.decoupled_decay
+    cross = state.covariance @ (gain[:, None] * hessian).T
+    covariance = keep**2 * state.covariance - keep * rate * (cross + cross.T) + rate**2 * sign_covariance
+    return _State(keep * state.mean - rate * sign, covariance, state.v)
+
+
+def steps_to_target(law: TransientLaw, target: float) -> float:
+    """Return the first step with mean loss at most ``target``, interpolated between saved instants; inf if never."""
+    goal = check_positive("target", target)
+    below = np.flatnonzero(law.loss <= goal)
+    if below.size == 0:
+        return float("inf")
+    i = int(below[0])
+    if i == 0:
+        return 0.0
+    high, low = law.loss[i - 1], law.loss[i]
+    share = (high - goal) / (high - low)
+    return float(law.step[i - 1] + share * (law.step[i] - law.step[i - 1]))

@@ -1,0 +1,242 @@
+"""Compare a predicted ensemble with a reference ensemble, with every error that limits the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from noisekit._typing import Observable
+from noisekit.errors import InputError, unknown_name
+from noisekit.sde.solution import Solution
+from noisekit.validation.comparison import Comparison, ObservableComparison, Verdict
+
+_Array = NDArray[np.float64]
+
+
+def compare(
+    prediction: Solution,
+    reference: Solution,
+    *,
+    observables: Sequence[str] | Mapping[str, Observable] | None = None,
+    refined: Solution | None = None,
+    tolerance: float = 0.05,
+) -> Comparison:
+    """Set ``prediction`` (an SDE) beside ``reference`` (real runs) at the steps that both saved.
+
+    Three numbers stand together: the gap of the means, its Monte-Carlo error √(s_p²/n_p + s_r²/n_r), and,
+    if ``refined`` is given, the discretisation error |mean(dt) − mean(dt/2)|; and the gap in units of the
+    reference's own standard deviation, because an average can be right where the spread is wrong.
+
+    Verdict: "held" if the mean relative gap is at most ``tolerance``, or cannot be told from zero with an
+    error below it; "unclear" if the error is above ``tolerance`` and the gap is not resolved; else "missed".
+
+    Args:
+        prediction: SDE paths, observables (replicate, time).
+        reference: optimizer runs; other replicates, other seed.
+        observables: names found in both; or functions of x (replicate, coordinate) where both kept states;
+            None takes every common name.
+        refined: the prediction at half its step size.
+        tolerance: largest mean relative gap that still counts as agreement.
+
+    Returns:
+        A :class:`Comparison`; its arrays are numpy float64 (time,).
+
+    Raises:
+        InputError: no common step, an unknown observable, or fewer than two replicates that did not diverge.
+    """
+    if not (0 < tolerance < 1):
+        raise InputError(f"tolerance = {tolerance}: a relative gap between 0 and 1 is needed, such as 0.05.")
+    steps = _common_steps(prediction, reference, refined)
+    predicted, observed = (_curves(s, observables, steps) for s in (prediction, reference))
+    finer = _curves(refined, observables, steps) if refined is not None else None
+    names = _names(predicted, observed, observables)
+    return Comparison(
+        optimizer=reference.optimizer,
+        prediction_kind=prediction.kind,
+        reference_kind=reference.kind,
+        substeps=prediction.substeps,
+        step=steps,
+        time=_numpy(reference.time)[np.searchsorted(_numpy(reference.step), steps)],
+        observables={
+            name: compare_curves(
+                name, predicted[name], observed[name], finer[name] if finer else None, tolerance=tolerance
+            )
+            for name in names
+        },
+        n_prediction=int(prediction.diverged.numel()),
+        n_reference=int(reference.diverged.numel()),
+        n_diverged_prediction=int((prediction.diverged >= 0).sum()),
+        n_diverged_reference=int((reference.diverged >= 0).sum()),
+    )
+
+
+def compare_curves(
+    name: str,
+    prediction: _Array,
+    reference: _Array,
+    refined: _Array | None = None,
+    *,
+    tolerance: float = 0.05,
+) -> ObservableComparison:
+    """Compare one observable given as (replicate, time) arrays of both ensembles; see :func:`compare`."""
+    for values in (prediction, reference):
+        if values.shape[0] < 2:
+            raise InputError(
+                f"Observable {name!r} has {values.shape[0]} usable replicate(s); at least 2 are needed to "
+                "know an error. Run more replicates, or find out why they diverged."
+            )
+    mean_p, std_p, kurtosis_p = _moments(prediction)
+    mean_r, std_r, kurtosis_r = _moments(reference)
+    n_p, n_r = prediction.shape[0], reference.shape[0]
+    gap = mean_p - mean_r
+    error = np.sqrt(std_p**2 / n_p + std_r**2 / n_r)
+    finer = np.full_like(gap, np.nan) if refined is None else mean_p - refined.mean(axis=0)
+    size = np.abs(mean_r)
+    ratio = _divide(std_p, std_r)
+    # Var log s ≈ (κ − 1)/(4n): the fourth moment decides how well a standard deviation is known.
+    log_error = np.sqrt((kurtosis_p - 1) / (4 * n_p) + (kurtosis_r - 1) / (4 * n_r))
+    verdict, text = _judge(name, gap, error, finer, mean_r, ratio, ratio * log_error, tolerance)
+    return ObservableComparison(
+        name=name,
+        prediction_mean=mean_p,
+        prediction_std=std_p,
+        reference_mean=mean_r,
+        reference_std=std_r,
+        gap=gap,
+        standard_error=error,
+        discretisation_error=finer,
+        relative_gap=_divide(gap, size),
+        relative_gap_error=_divide(error, size),
+        gap_in_std=_divide(gap, std_r),
+        std_ratio=ratio,
+        std_ratio_error=ratio * log_error,
+        prediction_kurtosis=kurtosis_p,
+        reference_kurtosis=kurtosis_r,
+        verdict=verdict,
+        verdict_text=text,
+    )
+
+
+def _judge(
+    name: str,
+    gap: _Array,
+    error: _Array,
+    finer: _Array,
+    reference: _Array,
+    ratio: _Array,
+    ratio_error: _Array,
+    tolerance: float,
+) -> tuple[Verdict, str]:
+    size = float(np.abs(reference).mean())
+    if size == 0:
+        return "unclear", f"The reference of {name} is zero throughout, so no relative gap exists."
+    share = float(np.abs(gap).mean()) / size
+    noise = float(error.mean()) / size
+    resolved = share > 2 * noise
+    figures = f"mean gap of {name} {100 * share:.2g} % (Monte-Carlo error {100 * noise:.2g} %"
+    if np.isfinite(finer).all():
+        step = float(np.abs(finer).mean()) / size
+        figures += f", discretisation error {100 * step:.2g} %"
+        if resolved and step > share / 2:
+            figures += ", so much of the gap may be the step size"
+    figures += ")"
+    spread = _spread_sentence(ratio, ratio_error)
+    if not resolved and noise > tolerance:
+        return "unclear", f"Cannot tell: {figures}; run more replicates.{spread}"
+    if not resolved:
+        return "held", f"Held within the Monte-Carlo error: {figures}.{spread}"
+    if share <= tolerance:
+        return "held", f"Held within {100 * tolerance:g} %: {figures}.{spread}"
+    if share - 2 * noise <= tolerance:
+        return "unclear", f"On the edge of {100 * tolerance:g} %: {figures}; run more replicates.{spread}"
+    return "missed", f"Missed: {figures}.{spread}"
+
+
+def _spread_sentence(ratio: _Array, error: _Array) -> str:
+    known = np.isfinite(ratio) & np.isfinite(error) & (ratio > 0)
+    if not known.any():
+        return ""
+    mean, noise = float(np.exp(np.log(ratio[known]).mean())), float(error[known].mean())
+    if abs(mean - 1) <= max(0.1, 2 * noise):
+        return ""
+    word = "too small" if mean < 1 else "too large"
+    return f" Its standard deviation is {word}: {mean:.2f} ± {noise:.2f} of the reference's."
+
+
+def _moments(values: _Array) -> tuple[_Array, _Array, _Array]:
+    mean = values.mean(axis=0)
+    centred = values - mean
+    variance = (centred**2).mean(axis=0)
+    kurtosis = _divide((centred**4).mean(axis=0), variance**2)
+    return mean, values.std(axis=0, ddof=1), kurtosis
+
+
+def _divide(numerator: _Array, denominator: _Array) -> _Array:
+    """Return the quotient, NaN where the denominator is zero (at t = 0 all replicates are equal)."""
+    result = np.full(np.broadcast(numerator, denominator).shape, np.nan)
+    return np.divide(numerator, denominator, out=result, where=denominator > 0)
+
+
+def _common_steps(*solutions: Solution | None) -> NDArray[np.int64]:
+    grids = [s.step.detach().cpu().numpy().astype(np.int64) for s in solutions if s is not None]
+    common = grids[0]
+    for grid in grids[1:]:
+        common = np.intersect1d(common, grid)
+    if common.size == 0:
+        raise InputError(
+            "Prediction and reference have no saved step in common; use the same save_every for both."
+        )
+    rates = [s.learning_rate for s in solutions if s is not None]
+    if not np.allclose(rates, rates[0], rtol=1e-6):
+        raise InputError(
+            f"The learning rates differ ({', '.join(f'{r:g}' for r in rates)}): t = ηk means another instant "
+            "in each. Compare runs of the same learning rate."
+        )
+    return common
+
+
+def _curves(
+    solution: Solution, observables: Sequence[str] | Mapping[str, Observable] | None, steps: NDArray[np.int64]
+) -> dict[str, _Array]:
+    keep = (solution.diverged < 0).cpu()
+    grid = solution.step.detach().cpu().numpy().astype(np.int64)
+    index = torch.from_numpy(np.searchsorted(grid, steps))
+    if isinstance(observables, Mapping):
+        if "x" not in solution.state:
+            raise InputError(
+                "Observables given as functions need the states; integrate with keep_state=True, "
+                "or pass names."
+            )
+        x = solution.state["x"][:, index.to(solution.state["x"].device)]
+        flat = x.reshape(-1, x.shape[-1])
+        found = {name: f(flat).reshape(x.shape[:2]) for name, f in observables.items()}
+        return {name: _numpy(values)[keep.numpy()] for name, values in found.items()}
+    return {name: _numpy(values)[keep.numpy()][:, index] for name, values in solution.observables.items()}
+
+
+def _numpy(values: torch.Tensor) -> _Array:
+    return values.detach().cpu().to(torch.float64).numpy()
+
+
+def _names(
+    prediction: dict[str, _Array],
+    reference: dict[str, _Array],
+    observables: Sequence[str] | Mapping[str, Observable] | None,
+) -> list[str]:
+    common = [name for name in prediction if name in reference]
+    if observables is None:
+        if not common:
+            raise InputError(
+                f"No observable in common: the prediction has {sorted(prediction)}, the reference has "
+                f"{sorted(reference)}. Pass the same observables to both."
+            )
+        return common
+    if isinstance(observables, str):
+        observables = [observables]
+    for name in observables:
+        if name not in common:
+            raise unknown_name("observable in both solutions", name, common)
+    return list(observables)
