@@ -215,6 +215,8 @@ def _theory(rate: float, mean: Any, rng: np.random.Generator) -> xr.Dataset:
             "stationary_variance": ("coordinate", rng.lognormal(-8, 1, 40)),
             "phase_fraction": ("phase", [0.02, 0.05, 0.93]),
             "gauge_value": ("gauge", list(values)),
+            "gauge_limit": ("gauge", [0.5, 2.0, 0.1]),
+            "gauge_symbol": ("gauge", ["ηλ_max", "ν̂", "(∇f)²/diag Σ"]),
             "gauge_verdict": ("gauge", list(verdicts)),
             "gauge_meaning": ("gauge", list(meanings)),
         },

@@ -238,6 +238,8 @@ GROUPS: dict[str, Group] = {
             ),
             "phase_fraction": Variable(("phase",), "fraction of coordinates in the phase", references=_C25),
             "gauge_value": Variable(("gauge",), "value of the gauge"),
+            "gauge_limit": Variable(("gauge",), "value at which the gauge warns"),
+            "gauge_symbol": Variable(("gauge",), "formula of the gauge", kind="str"),
             "gauge_verdict": Variable(("gauge",), "ok, warning or refused", kind="str"),
             "gauge_meaning": Variable(("gauge",), "what the value says", kind="str"),
         },

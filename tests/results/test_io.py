@@ -122,7 +122,7 @@ def test_a_file_of_someone_else_and_another_version_are_named(tmp_path):
     later = tmp_path / "later.nc"
     with h5netcdf.File(later, "w") as file:
         file.attrs["Conventions"] = "noisekit-9"
-    with pytest.raises(FileFormatError, match="'noisekit-9'.*'noisekit-1'"):
+    with pytest.raises(FileFormatError, match=r"'noisekit-9'.*'noisekit-1'"):
         nk.open_tree(later)
 
 
@@ -152,5 +152,5 @@ def test_a_damaged_zarr_store_is_named(tree, tmp_path):
 
 def test_a_missing_group_is_named_with_the_nearest(tree):
     assert require_group(tree, "sde/adam").path == "/sde/adam"
-    with pytest.raises(FileFormatError, match="'/sde/adm'.*Did you mean '/sde/adam'"):
+    with pytest.raises(FileFormatError, match=r"'/sde/adm'.*Did you mean '/sde/adam'"):
         require_group(tree, "/sde/adm")
