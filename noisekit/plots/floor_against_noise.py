@@ -37,10 +37,10 @@ def plot_floor_against_noise(
     for name in names:
         colour = optimizer_colour(name)
         colour = colour if colour not in used else next((c for c in CYCLE if c not in used), colour)
-        floor = _floor(tree, name)
+        floor = predicted_floor(tree, name)
         if floor > 0:
             used.append(colour)
-            ax.plot(level, floor * level ** _power(name), color=colour, label=shorten(name))
+            ax.plot(level, floor * level ** floor_power(name), color=colour, label=shorten(name))
             ax.plot(1, floor, "o", color=colour)
         if has_group(tree, f"noise_sweep/{name}"):
             sweep = dataset(tree, f"noise_sweep/{name}", "floor")
@@ -67,12 +67,12 @@ def plot_floor_against_noise(
     return ax
 
 
-def _power(name: str) -> int:
+def floor_power(name: str) -> int:
     """Return the power of the noise's standard deviation in the floor: 2 for SGD, 1 for the others."""
     return 2 if name.lower().startswith("sgd") else 1
 
 
-def _floor(tree: xr.DataTree, name: str) -> float:
+def predicted_floor(tree: xr.DataTree, name: str) -> float:
     if not has_group(tree, f"theory/{name}") or "noise_floor" not in tree[f"theory/{name}"]:
         return float("nan")
     return float(tree[f"theory/{name}"]["noise_floor"])

@@ -26,7 +26,7 @@ def plot_noise_scale(tree: xr.DataTree, *, ax: Axes | None = None) -> Axes:
     step = step_values(data)
     value = data["total_noise_scale"].values.astype(float)
     visible = np.isfinite(value) & (value > 0)
-    batch = tree.attrs.get("batch_size")
+    batch = data.attrs.get("batch_size", tree.attrs.get("batch_size"))
     ends = [value[visible]]
     ax = axes_or_new(ax)
     if "total_noise_scale_interval" in data:

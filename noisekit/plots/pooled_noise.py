@@ -1,9 +1,8 @@
 """Noise of many coordinates on one scale: each coordinate is divided by its own scale before pooling.
 
-Pooled Gaussian coordinates of unequal scale look heavy-tailed, so each is brought to its own scale first: that
-of its fit, or its standard deviation where the file has no fit. (A standard deviation estimated from
-the same n values bounds them by (n−1)/√n, which would cut the tails off.) The law of the pool is the mean of the
-laws of its coordinates.
+Pooled Gaussian coordinates of unequal scale look heavy-tailed, so each is brought to its own scale: that of
+its fit, or its standard deviation where the file has no fit. The deviation of the same n values bounds them
+by (n−1)/√n, which would cut off the tails. The law of the pool is the mean of its coordinates' laws.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def plot_signal_to_noise(tree: xr.DataTree, *, max_blocks: int = 4, ax: Axes | N
     ax = axes_or_new(ax)
     shown = largest_blocks(tree, names, max_blocks)
     series = [(shorten(names[i], 18), ratio[:, i], CYCLE[n % len(CYCLE)]) for n, i in enumerate(shown)]
-    total = _total(data)
+    total = total_signal_to_noise(data)
     if total is not None:
         series.append(("all blocks", total, INK))
     positive = np.concatenate([y[np.isfinite(y) & (y > 0)] for _, y, _ in series] or [np.ones(1)])
@@ -60,7 +60,7 @@ def plot_signal_to_noise(tree: xr.DataTree, *, max_blocks: int = 4, ax: Axes | N
     return ax
 
 
-def _total(data: xr.Dataset) -> np.ndarray | None:
+def total_signal_to_noise(data: xr.Dataset) -> np.ndarray | None:
     """Return the ratio of all blocks together: numerators and denominators are summed, not the ratios."""
     if "trace" not in data or data.sizes["block"] < 2:
         return None

@@ -27,7 +27,7 @@ def plot_stationary_law(tree: xr.DataTree, *, optimizer: str | None = None, ax: 
     predicted = dataset(tree, f"theory/{name}", "stationary_variance")["stationary_variance"].values.astype(
         float
     )
-    measured, n = _measured(tree, name, predicted.size)
+    measured, n = measured_variance(tree, name, predicted.size)
     ax = axes_or_new(ax)
     usable = np.isfinite(predicted) & (predicted > 0)
     if measured is None:
@@ -64,7 +64,7 @@ def plot_stationary_law(tree: xr.DataTree, *, optimizer: str | None = None, ax: 
     return ax
 
 
-def _measured(tree: xr.DataTree, name: str, size: int) -> tuple[np.ndarray | None, int]:
+def measured_variance(tree: xr.DataTree, name: str, size: int) -> tuple[np.ndarray | None, int]:
     path = f"optimizer/{name}"
     if not has_group(tree, path):
         return None, 0

@@ -1,0 +1,134 @@
+"""Which figures the report shows, each with the sentence that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from noisekit import plots
+from noisekit.errors import NoisekitError
+from noisekit.plots.groups import has_group, optimizers_in
+from noisekit.plots.style import COLUMN_WIDTH, theme
+from noisekit.report import noise_readings as noise
+from noisekit.report import optimizer_readings as optimizers
+from noisekit.report.svg import to_inline_svg
+
+NOISE, PATHS, CHECKS = "What the noise is", "What the optimizers do", "When the theory holds"
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A figure to be drawn: where it stands, how it is drawn and how it is read."""
+
+    name: str
+    section: str
+    title: str
+    draw: Callable[..., Any]
+    read: Callable[[xr.DataTree], str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that was drawn: inline SVG and the sentence below it."""
+
+    name: str
+    section: str
+    title: str
+    svg: str
+    reading: str
+
+
+@dataclass(frozen=True)
+class Absence:
+    """A figure that could not be drawn, and why."""
+
+    title: str
+    reason: str
+
+
+def draw_figures(tree: xr.DataTree) -> tuple[list[Picture], list[Absence]]:
+    """Draw every figure that the tree has data for; the others are returned with the reason."""
+    pictures, absences = [], []
+    for sketch in _sketches(tree):
+        try:
+            pictures.append(_draw(tree, sketch))
+        except NoisekitError as error:
+            absences.append(Absence(sketch.title, str(error)))
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            # A file may hold what no figure expects; the rest of the page is still worth reading.
+            reason = (
+                f"the data could not be drawn ({type(error).__name__}: {' '.join(str(error).split())[:200]})."
+            )
+            absences.append(Absence(sketch.title, reason))
+    return pictures, absences
+
+
+def _draw(tree: xr.DataTree, sketch: Sketch) -> Picture:
+    with theme():
+        figure = Figure(figsize=COLUMN_WIDTH, layout="constrained")
+        ax = figure.add_subplot()
+        sketch.draw(tree, ax=ax)
+        ax.set_title("")  # the page has its own heading
+        reading = sketch.read(tree)
+        svg = to_inline_svg(figure, sketch.name, f"{sketch.title}. {reading}")
+    return Picture(sketch.name, sketch.section, sketch.title, svg, reading)
+
+
+def _sketches(tree: xr.DataTree) -> Iterator[Sketch]:
+    yield Sketch(
+        "histogram", NOISE, "Distribution of the noise", plots.plot_noise_histogram, noise.read_histogram
+    )
+    yield Sketch("qq", NOISE, "Quantiles against both laws", plots.plot_noise_qq, noise.read_qq)
+    df = plots.plot_degrees_of_freedom
+    yield Sketch("df", NOISE, "Degrees of freedom across layers", df, noise.read_degrees_of_freedom)
+    yield Sketch("tail", NOISE, "Tail index by layer", plots.plot_tail_index, noise.read_tail_index)
+    yield Sketch("hill", NOISE, "Hill plot", plots.plot_hill, noise.read_hill)
+    spectrum = plots.plot_covariance_spectrum
+    yield Sketch("spectrum", NOISE, "Spectrum of the covariance", spectrum, noise.read_spectrum)
+    yield Sketch("scale", NOISE, "Noise scale over training", plots.plot_noise_scale, noise.read_noise_scale)
+    ratio = plots.plot_signal_to_noise
+    yield Sketch("snr", NOISE, "Signal to noise over training", ratio, noise.read_signal_to_noise)
+    yield Sketch("training", NOISE, "The recorded training", plots.plot_training_curve, noise.read_training)
+    yield from _path_sketches(tree)
+    yield from _check_sketches(tree)
+
+
+def _path_sketches(tree: xr.DataTree) -> Iterator[Sketch]:
+    names = list(dict.fromkeys([*optimizers_in(tree, "optimizer"), *optimizers_in(tree, "sde")]))
+    for i, name in enumerate(names):
+        draw = partial(plots.plot_trajectories, optimizer=name)
+        read = partial(optimizers.read_trajectory, optimizer=name)
+        yield Sketch(f"paths{i}", PATHS, f"{name}: SDE against real runs", draw, read)
+    if not names:
+        read = partial(optimizers.read_trajectory, optimizer="")
+        yield Sketch("paths", PATHS, "SDE against real runs", plots.plot_trajectories, read)
+    yield Sketch(
+        "floors", PATHS, "How low each optimizer gets", plots.plot_noise_floors, optimizers.read_floors
+    )
+    yield Sketch("gap", PATHS, "Gap of the prediction", plots.plot_prediction_gap, optimizers.read_gap)
+
+
+def _check_sketches(tree: xr.DataTree) -> Iterator[Sketch]:
+    """What only some files hold is not missed in the others."""
+    theories = [name for name in optimizers_in(tree, "theory") if has_group(tree, f"theory/{name}")]
+    for i, name in enumerate(n for n in theories if "stationary_variance" in tree[f"theory/{n}"]):
+        draw = partial(plots.plot_stationary_law, optimizer=name)
+        read = partial(optimizers.read_stationary_law, optimizer=name)
+        yield Sketch(f"stationary{i}", CHECKS, f"{name}: stationary variance", draw, read)
+    if any("phase_fraction" in tree[f"theory/{name}"] for name in theories):
+        phases = plots.plot_signsgd_phases
+        yield Sketch("phases", CHECKS, "Phases of SignSGD", phases, optimizers.read_phases)
+    if any("noise_floor" in tree[f"theory/{name}"] for name in theories):
+        floor = plots.plot_floor_against_noise
+        yield Sketch("noise-level", CHECKS, "Floor against noise", floor, optimizers.read_floor_against_noise)
+    if optimizers_in(tree, "batch_scaling"):
+        scaling = plots.plot_batch_scaling
+        yield Sketch("scaling", CHECKS, "Batch scaling", scaling, optimizers.read_batch_scaling)
+    if optimizers_in(tree, "weak_order"):
+        order = plots.plot_weak_order
+        yield Sketch("order", CHECKS, "Weak order", order, optimizers.read_weak_order)

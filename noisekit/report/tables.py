@@ -1,0 +1,256 @@
+"""The tables of the report: noise, optimizers, regimes, provenance; escaping is the template's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from noisekit.plots.floor_against_noise import predicted_floor
+from noisekit.plots.groups import at_step, dataset, has_group, optimizers_in
+from noisekit.plots.numbers import (
+    format_count,
+    format_interval,
+    format_number,
+    format_percent,
+    format_with_error,
+)
+from noisekit.plots.signal_to_noise import total_signal_to_noise
+from noisekit.report.floors import final_losses
+from noisekit.report.verdict import headline_gap
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text of a cell; ``mood`` ("good", "warn", "bad" or "") colours it as a badge."""
+
+    text: str
+    mood: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Column heads and rows; the first cell of a row is its head."""
+
+    head: list[str]
+    rows: list[list[Cell]]
+
+
+MOODS = {
+    "held": "good",
+    "ok": "good",
+    "unclear": "warn",
+    "warning": "warn",
+    "missed": "bad",
+    "refused": "bad",
+}
+
+
+def optimizer_table(tree: xr.DataTree) -> Table | None:
+    """Return one row an optimizer: what it reaches, what was predicted, whether the prediction held."""
+    roots = ("optimizer", "sde", "theory", "comparison")
+    names = list(dict.fromkeys(name for root in roots for name in optimizers_in(tree, root)))
+    if not names:
+        return None
+    real, sde = final_losses(tree), final_losses(tree, "sde")
+    rows = []
+    for name in names:
+        gap = headline_gap(tree, name) if name in optimizers_in(tree, "comparison") else None
+        floor = predicted_floor(tree, name)
+        row = [
+            Cell(name),
+            Cell(_learning_rate(tree, name)),
+            *(Cell(_final(finals, name)) for finals in (real, sde)),
+            Cell(format_number(floor, 2)),
+            Cell(gap[1] if gap else "–"),
+            Cell(gap[0], MOODS.get(gap[0], "")) if gap else Cell("–"),
+        ]
+        rows.append(row)
+    head = ["optimizer", "learning rate", "final loss, real runs", "final loss, SDE", "predicted noise floor"]
+    return Table([*head, "mean gap of the loss", "prediction"], rows)
+
+
+def _final(finals: dict, name: str) -> str:
+    if name not in finals:
+        return "–"
+    final = finals[name]
+    text = format_with_error(final.level, final.error)
+    if final.n_diverged:
+        text += f" ({final.n_diverged} of {final.n + final.n_diverged} diverged)"
+    return text
+
+
+def _learning_rate(tree: xr.DataTree, name: str) -> str:
+    for root in ("optimizer", "sde"):
+        if name in optimizers_in(tree, root) and "learning_rate" in tree[f"{root}/{name}"].attrs:
+            return f"{float(tree[f'{root}/{name}'].attrs['learning_rate']):.3g}"
+    return "–"
+
+
+def noise_table(tree: xr.DataTree) -> Table | None:
+    """Return the headline numbers of the noise with their 95 % intervals."""
+    rows = [*_scale_rows(tree), *_fit_rows(tree), *_tail_rows(tree)]
+    if not rows:
+        return None
+    return Table(
+        ["noise of one sample's gradient", "value", "95 % interval"], [[*map(Cell, row)] for row in rows]
+    )
+
+
+def _scale_rows(tree: xr.DataTree) -> list[tuple[str, str, str]]:
+    if not has_group(tree, "gradient_noise"):
+        return []
+    whole = dataset(tree, "gradient_noise")
+    data, rows = at_step(whole, None), []
+    if "total_noise_scale" in data:
+        interval = "–"
+        if "total_noise_scale_interval" in data:
+            interval = format_interval(*data["total_noise_scale_interval"].values.astype(float))
+        value = format_number(float(data["total_noise_scale"]))
+        rows.append(
+            ("noise scale, last step (samples)", value if value != "–" else "no signal seen", interval)
+        )
+    if "trace" in data:
+        rows.append(("trace of the covariance, tr Σ₁", format_number(float(data["trace"].sum())), "–"))
+    if "signal_to_noise" in data:
+        ratio = total_signal_to_noise(whole)
+        if ratio is not None:
+            batch = data.attrs.get("batch_size", tree.attrs.get("batch_size"))
+            rows.append(
+                (
+                    f"signal to noise of a batch{f' of {batch}' if batch else ''}",
+                    format_number(ratio[-1]),
+                    "–",
+                )
+            )
+    return rows
+
+
+def _fit_rows(tree: xr.DataTree) -> list[tuple[str, str, str]]:
+    if not has_group(tree, "noise_model") or "df" not in tree["noise_model"]:
+        return []
+    data = at_step(dataset(tree, "noise_model"), None)
+    df = data["df"].values.astype(float)
+    known = df > 0
+    if not known.any():
+        return []
+    rows = []
+    if "is_heavy_tailed" in data:
+        share, n = float(np.mean(data["is_heavy_tailed"].values[known] == 1)), int(known.sum())
+        # Wilson's interval; coordinates of one model are not independent, so it is the narrowest possible.
+        centre, half = (share + 1.92 / n) / (1 + 3.84 / n), 1.96 / (1 + 3.84 / n)
+        half *= np.sqrt(share * (1 - share) / n + 0.96 / n**2)
+        interval = f"{format_percent(max(centre - half, 0))} to {format_percent(min(centre + half, 1))}"
+        rows.append((f"heavy-tailed share of {format_count(n)} coordinates", format_percent(share), interval))
+    low, middle, high = np.quantile(df[known], [0.25, 0.5, 0.75])
+    rows.append(
+        (
+            "degrees of freedom ν, median (Student-t fit)",
+            format_number(middle, 2),
+            f"quartiles {format_interval(low, high, 2)}",
+        )
+    )
+    return rows
+
+
+def _tail_rows(tree: xr.DataTree) -> list[tuple[str, str, str]]:
+    if not has_group(tree, "tail_index") or "alpha" not in tree["tail_index"]:
+        return []
+    data = at_step(dataset(tree, "tail_index"), None).isel(estimator=0)
+    alpha = data["alpha"].values.astype(float)
+    if not np.isfinite(alpha).any():
+        return []
+    lowest = int(np.nanargmin(alpha))
+    interval = "–"
+    if "alpha_interval" in data:
+        interval = format_interval(
+            *data["alpha_interval"].transpose("block", "bound").values[lowest], digits=2
+        )
+    name = f"lowest tail index α: {data['block'].values[lowest]} ({data['estimator'].item()})"
+    return [(name, format_number(alpha[lowest], 2), interval)]
+
+
+def regime_table(tree: xr.DataTree) -> Table | None:
+    """Return one row a gauge and one column an optimizer, each with its value and verdict."""
+    found: dict[str, dict[str, tuple[str, str]]] = {}
+    meanings: dict[str, str] = {}
+    names = []
+    for name in optimizers_in(tree, "theory"):
+        data = dataset(tree, f"theory/{name}") if has_group(tree, f"theory/{name}") else xr.Dataset()
+        if not {"gauge", "gauge_value"} <= set(data.variables):
+            continue
+        names.append(name)
+        size = data.sizes["gauge"]
+        words = data["gauge_verdict"].values if "gauge_verdict" in data else [""] * size
+        texts = data["gauge_meaning"].values if "gauge_meaning" in data else [""] * size
+        for gauge, value, word, text in zip(
+            data["gauge"].values, data["gauge_value"].values, words, texts, strict=True
+        ):
+            found.setdefault(str(gauge), {})[name] = (format_number(float(value), 2), str(word))
+            meanings.setdefault(str(gauge), str(text))
+    if not found:
+        return None
+    rows = [
+        [
+            Cell(gauge.replace("_", " ")),
+            *(_gauge_cell(values.get(name)) for name in names),
+            Cell(meanings[gauge]),
+        ]
+        for gauge, values in found.items()
+    ]
+    return Table(["gauge", *names, "what it says"], rows)
+
+
+def _gauge_cell(value: tuple[str, str] | None) -> Cell:
+    if value is None:
+        return Cell("–")
+    return Cell(" · ".join(part for part in value if part), MOODS.get(value[1], ""))
+
+
+def provenance_rows(tree: xr.DataTree) -> list[tuple[str, str]]:
+    """Return what the root attributes say, except what stands elsewhere on the page."""
+    elsewhere = {"title", "command", "config_json", "problem"}
+    rows = []
+    for name, value in tree.attrs.items():
+        if name in elsewhere or value in ("", None):
+            continue
+        if name == "versions":
+            value = ", ".join(f"{k} {v}" for k, v in _json(value).items()) or value
+        if name in ("n_samples", "n_parameters"):
+            value = format_count(int(value))
+        if name == "deterministic":
+            value = "yes" if value else "no"
+        rows.append((str(name).replace("_", " "), str(value)))
+    return rows
+
+
+def configuration(tree: xr.DataTree) -> str:
+    """Return the configuration of the study as indented JSON, or as it stands if it is none."""
+    text = str(tree.attrs.get("config_json", ""))
+    settings = _json(text)
+    return json.dumps(settings, indent=2, ensure_ascii=False) if settings else text
+
+
+def coverage(tree: xr.DataTree) -> tuple[str, list[str]]:
+    """Return a sentence on how much of the model was recorded, and the names of what was not."""
+    attrs = tree["gradient_noise"].attrs if has_group(tree, "gradient_noise") else {}
+    if "coverage" not in attrs:
+        return "This file does not say which share of the parameters was recorded.", []
+    share = float(attrs["coverage"])
+    uncovered = attrs.get("uncovered", [])
+    if isinstance(uncovered, str):
+        uncovered = _json(uncovered) or ([uncovered] if uncovered not in ("", "[]", "{}") else [])
+    names = [str(name) for name in np.atleast_1d(list(uncovered))]
+    if share >= 1:
+        return "The statistics cover every trainable parameter.", names
+    return f"The statistics cover {format_percent(share)} of the trainable parameters; left out:", names
+
+
+def _json(text: object) -> dict:
+    try:
+        value = json.loads(str(text))
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict | list) else {}
