@@ -55,11 +55,11 @@ _CATALOG: dict[str, tuple[Callable[..., Problem], ProblemInfo]] = {
         ),
         (
             named.fashion_resnet,
-            ProblemInfo("fashion-resnet", "fashion_mnist", 512, 19714, "residual network with GroupNorm"),
+            ProblemInfo("fashion-resnet", "fashion_mnist", 512, 19842, "residual network with GroupNorm"),
         ),
         (
             named.shakespeare_gpt,
-            ProblemInfo("shakespeare-gpt", "shakespeare", 256, 28480, "character GPT with tied weights"),
+            ProblemInfo("shakespeare-gpt", "shakespeare", 128, 28480, "character GPT with tied weights"),
         ),
     )
 }

@@ -40,8 +40,11 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         parts = self.query_key_value(x).unflatten(-1, (3, self.heads, -1))
         query, key, value = parts.movedim(-3, 0).transpose(-3, -2).unbind(0)
-        y = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return self.project(y.transpose(-3, -2).flatten(-2))
+        # Written out, because the fused product of torch has no batching rule for vmap on the CPU.
+        scores = query @ key.mT / key.shape[-1] ** 0.5
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
+        weights = scores.masked_fill(future, float("-inf")).softmax(-1)
+        return self.project((weights @ value).transpose(-3, -2).flatten(-2))
 
 
 class Block(nn.Module):

@@ -62,7 +62,7 @@ def resnet(
     *,
     widths: Sequence[int] = (8, 16, 32),
     blocks: int = 1,
-    stem_stride: int = 2,
+    stem_stride: int = 4,
     groups: int = 4,
 ) -> nn.Sequential:
     """Return a residual network with GroupNorm, which keeps samples apart where BatchNorm would mix them.
@@ -72,11 +72,12 @@ def resnet(
         n_classes: outputs.
         widths: channels of each stage; every stage after the first halves the image.
         blocks: residual blocks in a stage; 3 with widths (16, 32, 64) and ``stem_stride`` 1 is ResNet-20.
-        stem_stride: 2 halves the image at once.
+        stem_stride: how much the first convolution shrinks the image.
         groups: of every GroupNorm (Wu, He 2018, arXiv 1803.08494).
     """
+    stem = max(3, stem_stride + 1 - stem_stride % 2)
     layers: list[nn.Module] = [
-        nn.Conv2d(channels, widths[0], 3, stride=stem_stride, padding=1, bias=False),
+        nn.Conv2d(channels, widths[0], stem, stride=stem_stride, padding=stem // 2, bias=False),
         nn.GroupNorm(groups, widths[0]),
         nn.ReLU(),
     ]

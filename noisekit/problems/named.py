@@ -160,7 +160,7 @@ def fashion_cnn(
     widths = (8, 16) if size == "small" else (32, 64)
     channels, side = data.inputs.shape[1], data.inputs.shape[2]
     model = _seeded(seed, lambda: cnn(channels, side, data.n_classes, widths=widths))
-    n_samples = 512 if n_samples is None and size == "small" else n_samples
+    n_samples = min(512, len(data.inputs)) if n_samples is None and size == "small" else n_samples
     return _network(_image_name(data, "cnn"), model, data, n_samples, dtype=dtype, device=device)
 
 
@@ -178,7 +178,7 @@ def fashion_resnet(
     small = size == "small"
     sizes: dict[str, Any] = {} if small else {"widths": (16, 32, 64), "blocks": 3, "stem_stride": 1}
     model = _seeded(seed, lambda: resnet(data.inputs.shape[1], data.n_classes, **sizes))
-    n_samples = 512 if n_samples is None and small else n_samples
+    n_samples = min(512, len(data.inputs)) if n_samples is None and small else n_samples
     return _network(_image_name(data, "resnet"), model, data, n_samples, dtype=dtype, device=device)
 
 
@@ -192,12 +192,12 @@ def shakespeare_gpt(
     dtype: torch.dtype = torch.float32,
     device: Device = None,
 ) -> ModelProblem:
-    """2 layers of width 32 on 256 blocks of 32 characters; full: 4 layers of width 128, context 128."""
+    """2 layers of width 32 on 128 blocks of 32 characters; full: 4 layers of width 128, context 128."""
     small = size == "small"
     context = (32 if small else 128) if context is None else context
     if context < 1:
         raise InputError(f"context is {context}; it needs to be at least 1 character.")
-    n_samples = (256 if small else 4096) if n_samples is None else n_samples
+    n_samples = (128 if small else 4096) if n_samples is None else n_samples
     data = datasets.shakespeare(context=context, n_samples=n_samples)
     sizes = {"layers": 2, "heads": 2, "width": 32} if small else {"layers": 4, "heads": 4, "width": 128}
     config = GPTConfig(vocabulary=data.n_classes, context=context, tied=tied, **sizes)

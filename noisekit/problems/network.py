@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from noisekit._typing import LossFunction
-from noisekit.errors import InputError, UnsupportedModelError
+from noisekit.errors import InputError
+from noisekit.problems.checks import count_activations, refuse_mixing_loss, refuse_mixing_modules
 from noisekit.problems.moments import is_mlp, mlp_moments, moments_of_one
 from noisekit.problems.sample_losses import sample_losses
 
-ACTIVATION_BUDGET = {"vmap": 2**24, "loop": 2**22}
+ACTIVATION_BUDGET = {"vmap": 2**24, "loop": 2**23}
 """Numbers of activations that a chunk of samples may hold before the samples are split."""
 
 
@@ -24,7 +25,7 @@ class ModelProblem:
     Args:
         model: any module that treats samples independently; its own parameters are never changed.
         loss_fn: maps (outputs, targets) of a batch to the mean (or the sum) of the losses of its samples.
-        inputs: (sample, …).
+        inputs: (sample, …), on any device.
         targets: (sample, …).
         name: how results call the problem.
         dtype: of the parameters and of floating-point inputs; that of the model if not given.
@@ -37,8 +38,10 @@ class ModelProblem:
         chunk_size: samples in one pass; chosen by the activations of one sample if not given.
 
     Raises:
-        InputError: if inputs and targets do not have the same number of samples, or nothing is trainable.
+        InputError: if inputs and targets do not have the same number of samples, nothing is trainable, or the
+            loss is not one number.
         UnsupportedModelError: if samples mix or the loss is random (BatchNorm, Dropout in training mode).
+        NonFiniteError: if the loss of the first samples is NaN or infinite.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class ModelProblem:
             raise InputError(f"replicates is {replicates!r}; choose 'auto', 'vmap' or 'loop'.")
         if chunk_size is not None and chunk_size < 1:
             raise InputError(f"chunk_size is {chunk_size}; it needs to be at least 1.")
-        _refuse_mixing_modules(model)
+        refuse_mixing_modules(model)
         if dtype is not None or device is not None:
             model = model.to(device=device, dtype=dtype)
         trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -89,7 +92,8 @@ class ModelProblem:
         self.metadata = {"n_parameters": len(self._x0), **(metadata or {})}
         self.replicates = replicates if replicates != "auto" else _quickest(model, self.inputs)
         self._chunk_size = chunk_size
-        self._activations = None if chunk_size else _count_activations(model, self.inputs[:1])
+        refuse_mixing_loss(model, loss_fn, self.inputs[:4], self.targets[:4])
+        self._activations = count_activations(model, self.inputs)
 
     @property
     def x0(self) -> Tensor:
@@ -251,38 +255,6 @@ class ModelProblem:
             )
 
 
-def _refuse_mixing_modules(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if not module.training:
-            continue
-        where = f"{name or 'the model'} ({type(module).__name__})"
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise UnsupportedModelError(
-                f"{where} in training mode mixes samples, so no sample has a gradient of its own; "
-                "use GroupNorm or call model.eval()."
-            )
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
-            raise UnsupportedModelError(f"{where} makes the loss random; set p=0 or call model.eval().")
-
-
 def _quickest(model: nn.Module, inputs: Tensor) -> Literal["vmap", "loop"]:
     """Batched products win for dense networks; over convolutions vmap gives slow grouped ones."""
     return "vmap" if is_mlp(model, inputs) else "loop"
-
-
-def _count_activations(model: nn.Module, inputs: Tensor) -> int:
-    """Return how many numbers the leaf modules put out for one sample."""
-    count = 0
-
-    def add(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        nonlocal count
-        count += output.numel() if isinstance(output, Tensor) else 0
-
-    handles = [m.register_forward_hook(add) for m in model.modules() if not list(m.children())]
-    try:
-        with torch.no_grad():
-            model(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return max(count, 1)

@@ -1,0 +1,176 @@
+"""ModelProblem against a loop over replicates and samples with autograd on the module itself, in float64."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from noisekit.problems import GPT, GPTConfig, ModelProblem, SampledProblem, cnn, mlp, next_token_loss, resnet
+
+
+class SharedLayer(nn.Module):
+    """One layer used twice and one frozen parameter: what no layer rule may get wrong."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.frozen = nn.Parameter(torch.full((4,), 0.5), requires_grad=False)
+
+    def forward(self, x):
+        return self.layer(torch.tanh(self.layer(x)) * self.frozen)
+
+
+def sum_of_squares(outputs, targets):
+    return (outputs - targets).square().sum()
+
+
+def classes(n, count):
+    return torch.arange(n) % count
+
+
+CASES = {
+    "mlp": (lambda: mlp((4, 6, 3)), nn.CrossEntropyLoss(), (4,), classes(7, 3)),
+    "mlp-relu-deep": (
+        lambda: mlp((4, 5, 5, 3), activation=nn.ReLU),
+        nn.CrossEntropyLoss(),
+        (4,),
+        classes(7, 3),
+    ),
+    "mlp-on-images": (
+        lambda: mlp((9, 5, 3), flatten=True),
+        functional.cross_entropy,
+        (1, 3, 3),
+        classes(7, 3),
+    ),
+    "mlp-regression": (lambda: mlp((4, 6, 2)), nn.MSELoss(), (4,), torch.linspace(-1, 1, 14).reshape(7, 2)),
+    "mlp-sum": (lambda: mlp((4, 6, 2)), sum_of_squares, (4,), torch.linspace(-1, 1, 14).reshape(7, 2)),
+    "cnn": (lambda: cnn(1, 8, 3, widths=(2, 3)), nn.CrossEntropyLoss(), (1, 8, 8), classes(7, 3)),
+    "resnet": (
+        lambda: resnet(3, 3, widths=(4, 8), stem_stride=1, groups=2),
+        nn.CrossEntropyLoss(),
+        (3, 8, 8),
+        classes(7, 3),
+    ),
+    "shared": (SharedLayer, nn.MSELoss(), (4,), torch.linspace(-1, 1, 28).reshape(7, 4)),
+    "gpt": (lambda: GPT(GPTConfig(5, context=4, layers=1, width=4)), next_token_loss, "tokens", None),
+}
+
+
+def build(case, **options):
+    make, loss_fn, shape, targets = CASES[case]
+    torch.manual_seed(0)
+    model = make()
+    if shape == "tokens":
+        inputs, targets = torch.randint(5, (7, 4)), torch.randint(5, (7, 4))
+    else:
+        inputs = torch.randn(7, *shape)
+    return ModelProblem(model, loss_fn, inputs, targets, dtype=torch.float64, **options)
+
+
+def points(problem):
+    noise = torch.randn(
+        3, problem.n_parameters, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
+    return problem.x0 + 0.1 * noise
+
+
+def looped(problem, x):
+    """Return losses (replicate, sample) and gradients (replicate, sample, coordinate), one by one."""
+    model = copy.deepcopy(problem.model)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    losses, gradients = [], []
+    for row in x:
+        vector_to_parameters(row.clone(), trainable)
+        for i in range(problem.n_samples):
+            loss = problem.loss_fn(model(problem.inputs[i : i + 1]), problem.targets[i : i + 1])
+            losses.append(loss.detach())
+            gradients.append(parameters_to_vector(torch.autograd.grad(loss, trainable)))
+    shape = (len(x), problem.n_samples)
+    return torch.stack(losses).reshape(shape), torch.stack(gradients).reshape(*shape, -1)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 3])
+@pytest.mark.parametrize("replicates", ["vmap", "loop"])
+@pytest.mark.parametrize("case", CASES)
+def test_everything_agrees_with_the_loop(case, replicates, chunk_size):
+    problem = build(case, replicates=replicates, chunk_size=chunk_size)
+    assert isinstance(problem, SampledProblem)
+    x = points(problem)
+    losses, gradients = looped(problem, x)
+    close = {"rtol": 1e-9, "atol": 1e-11}
+
+    torch.testing.assert_close(problem.sample_losses(x), losses, **close)
+    torch.testing.assert_close(problem.loss(x), losses.mean(1), **close)
+    torch.testing.assert_close(problem.gradient(x), gradients.mean(1), **close)
+    torch.testing.assert_close(problem.per_sample_gradients(x), gradients, **close)
+
+    mean, second = problem.gradient_moments(x)
+    torch.testing.assert_close(mean, gradients.mean(1), **close)
+    torch.testing.assert_close(second, gradients.square().mean(1), **close)
+
+    weights = torch.linspace(-1, 2, 21, dtype=torch.float64).reshape(3, 7)
+    expected = torch.einsum("rn,rnc->rc", weights, gradients)
+    torch.testing.assert_close(problem.weighted_gradient(x, weights), expected, **close)
+
+    index = torch.tensor([[0, 0, 1, 6], [6, 3, 2, 1], [2, 5, 5, 5]])
+    expected = torch.stack([g[i].mean(0) for g, i in zip(gradients, index, strict=True)])
+    torch.testing.assert_close(problem.minibatch_gradient(x, index), expected, **close)
+
+
+@pytest.mark.parametrize("case", ["mlp", "cnn"])
+def test_replicates_do_not_touch_each_other(case):
+    problem = build(case)
+    x = points(problem)
+    other = x.clone()
+    other[1:] += 1.0
+    torch.testing.assert_close(problem.gradient(x)[0], problem.gradient(other)[0], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("case", ["mlp", "cnn"])
+def test_nothing_of_the_caller_is_changed(case):
+    problem = build(case)
+    x = points(problem)
+    before = x.clone()
+    problem.gradient(x)
+    problem.gradient_moments(x)
+    assert torch.equal(x, before)
+    assert not x.requires_grad
+    assert all(p.grad is None for p in problem.model.parameters())
+    assert torch.equal(parameters_to_vector(problem.model.parameters()), problem.x0)
+
+
+def test_gradients_are_available_under_no_grad():
+    problem = build("mlp")
+    with torch.no_grad():
+        assert problem.gradient(points(problem)).abs().max() > 0
+
+
+def test_flatten_and_unflatten_are_inverse():
+    problem = build("resnet")
+    x = points(problem)
+    named = problem.unflatten(x)
+    assert list(named) == problem.parameter_names
+    assert [tuple(v.shape[1:]) for v in named.values()] == [tuple(s) for s in problem.parameter_shapes]
+    assert torch.equal(problem.flatten(named), x)
+    assert torch.equal(problem.flatten(problem.unflatten(x[0])), x[0])
+
+
+def test_outputs_are_those_of_the_model():
+    problem = build("cnn")
+    with torch.no_grad():
+        expected = problem.model(problem.inputs)
+    torch.testing.assert_close(problem.outputs(problem.x0, problem.inputs), expected)
+
+
+def test_tied_weights_are_one_block_of_coordinates():
+    problem = build("gpt")
+    assert "head.weight" not in problem.parameter_names
+    assert "token.weight" in problem.parameter_names
+
+
+def test_dense_networks_are_batched_and_convolutions_looped():
+    assert build("mlp").replicates == "vmap"
+    assert build("cnn").replicates == "loop"
