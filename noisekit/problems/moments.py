@@ -56,7 +56,7 @@ def mlp_moments(problem: ModelProblem, leaves: list[Tensor], chunks: list[slice]
 def _inputs_and_output_gradients(
     problem: ModelProblem,
     parameters: dict[str, Tensor],
-    names: dict[str, nn.Module],
+    names: dict[str, nn.Linear],
     inputs: Tensor,
     targets: Tensor,
 ) -> tuple[list[Tensor], list[Tensor]]:
@@ -84,8 +84,7 @@ def _inputs_and_output_gradients(
     fixed = {n: p.detach() for n, p in parameters.items()}
     replicates = len(next(iter(fixed.values())))
     zeros = [
-        inputs.new_zeros(replicates, len(inputs), m.out_features, requires_grad=True)  # type: ignore[operator]
-        for m in names.values()
+        inputs.new_zeros(replicates, len(inputs), m.out_features, requires_grad=True) for m in names.values()
     ]
     with torch.enable_grad():
         outputs, seen = vmap(forward)(fixed, zeros)

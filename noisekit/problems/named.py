@@ -66,9 +66,8 @@ def rosenbrock(
     device: Device = None,
 ) -> Rosenbrock:
     """The usual a = 1, b = 100."""
-    return Rosenbrock(
-        2 if dimension is None and size == "small" else dimension or 100, dtype=dtype, device=device
-    )
+    dimension = _dimension(dimension, 2 if size == "small" else 100)
+    return Rosenbrock(dimension, dtype=dtype, device=device)
 
 
 def quartic(
