@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from noisekit.plots.groups import has_group, shorten
+from noisekit.plots.groups import dataset, has_group, shorten
 from noisekit.plots.style import MUTED
 
 
@@ -16,7 +16,7 @@ def largest_blocks(
     """Return positions of at most ``most`` usable blocks, the largest, in the model's order."""
     size = np.ones(names.size)
     if has_group(tree, "gradient_noise") and "block_size" in tree["gradient_noise"]:
-        data = tree["gradient_noise"].to_dataset(inherit=False)
+        data = dataset(tree, "gradient_noise")
         known = dict(zip(data["block"].values.astype(str), data["block_size"].values, strict=True))
         size = np.array([known.get(name, 1) for name in names], dtype=float)
     position = np.arange(names.size) if usable is None else np.flatnonzero(usable)

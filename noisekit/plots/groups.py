@@ -50,7 +50,9 @@ def dataset(tree: xr.DataTree, path: str, *variables: str) -> xr.Dataset:
         present = ", ".join(g for g in tree.groups if g != "/" and tree[g].data_vars) or "no groups"
         hint = _HOW_TO_GET.get(path) or _HOW_TO_GET.get(path.split("/")[0]) or "write it before plotting"
         raise InputError(f"This figure needs the group /{path}, and the tree has {present}; {hint}.")
-    data = tree[path].to_dataset(inherit=False)
+    node = _node(tree, path)
+    assert node is not None
+    data = node.to_dataset(inherit=False)
     missing = [name for name in variables if name not in data]
     if missing:
         hint = _HOW_TO_GET.get(path) or _HOW_TO_GET.get(path.split("/")[0]) or "write it before plotting"

@@ -49,11 +49,11 @@ def plot_noise_histogram(
     lowest = 1.0 / (noise.values.size * 2 * reach / bins)
     ax.set(
         yscale="log",
-        ylim=(0.4 * lowest, 3.0),
+        ylim=(0.4 * lowest, 60.0),
         xlim=(-reach, reach),
         xlabel=f"noise of one sample's gradient ({noise.unit}s)",
         ylabel="density",
         title=f"Gradient noise at step {noise.step}",
     )
-    ax.legend(loc="lower center", ncols=1)
+    ax.legend(loc="upper right")
     return ax

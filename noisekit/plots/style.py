@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from cycler import cycler
 from matplotlib.axes import Axes
 
 P = ParamSpec("P")
@@ -46,7 +47,7 @@ _FAMILY_COLOUR = {
 COLUMN_WIDTH = (4.8, 3.2)
 """Default figure size, inches: one column of a paper, or a phone held upright."""
 
-RC: dict[str, Any] = {
+RC: Any = {
     "figure.figsize": COLUMN_WIDTH,
     "figure.facecolor": PAPER,
     "figure.dpi": 110,
@@ -74,7 +75,7 @@ RC: dict[str, Any] = {
     "axes.grid": True,
     "axes.grid.which": "major",
     "axes.axisbelow": True,
-    "axes.prop_cycle": mpl.cycler(color=CYCLE),
+    "axes.prop_cycle": cycler(color=CYCLE),
     "axes.formatter.useoffset": False,
     "axes.formatter.limits": (-3, 4),
     "axes.formatter.use_mathtext": True,

@@ -35,7 +35,7 @@ def plot_tail_index(
         raise InputError(
             f"No estimator {', '.join(estimators or [])} in the tree; it has {', '.join(known)}."
         )
-    finite = np.isfinite(data["alpha"]).any("estimator").values
+    finite = np.isfinite(data["alpha"].transpose("block", "estimator").values).any(axis=1)
     shown = largest_blocks(tree, data["block"].values.astype(str), max_blocks, finite)
     if not shown.size:
         raise InputError("No tail index could be estimated in any block; record more samples or coordinates.")

@@ -116,7 +116,8 @@ def _path_sketches(tree: xr.DataTree) -> Iterator[Sketch]:
 def _check_sketches(tree: xr.DataTree) -> Iterator[Sketch]:
     """What only some files hold is not missed in the others."""
     theories = [name for name in optimizers_in(tree, "theory") if has_group(tree, f"theory/{name}")]
-    for i, name in enumerate(n for n in theories if "stationary_variance" in tree[f"theory/{n}"]):
+    runs = [name for name in optimizers_in(tree, "theory", "optimizer") if "x" in tree[f"optimizer/{name}"]]
+    for i, name in enumerate(n for n in runs if "stationary_variance" in tree[f"theory/{n}"]):
         draw = partial(plots.plot_stationary_law, optimizer=name)
         read = partial(optimizers.read_stationary_law, optimizer=name)
         yield Sketch(f"stationary{i}", CHECKS, f"{name}: stationary variance", draw, read)

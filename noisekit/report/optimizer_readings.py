@@ -91,13 +91,15 @@ def read_stationary_law(tree: xr.DataTree, optimizer: str) -> str:
         spread = predicted[predicted > 0]
         return (
             f"The predicted variances of {predicted.size} coordinates lie between "
-            f"{format_number(spread.min(), 2)} and {format_number(spread.max(), 2)}; this file holds no parameters of real runs to check them."
+            f"{format_number(spread.min(), 2)} and {format_number(spread.max(), 2)}; "
+            "this file holds no parameters of real runs to check them."
         )
     usable = (predicted > 0) & (measured > 0)
     low, middle, high = np.quantile(measured[usable] / predicted[usable], [0.25, 0.5, 0.75])
     return (
         f"Over {plural(int(usable.sum()), 'coordinate')} the variance of {n} real runs is "
-        f"{format_number(middle, 2)} times the predicted one (middle half {format_number(low, 2)} to {format_number(high, 2)})."
+        f"{format_number(middle, 2)} times the predicted one "
+        f"(middle half {format_number(low, 2)} to {format_number(high, 2)})."
     )
 
 

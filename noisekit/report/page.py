@@ -37,6 +37,7 @@ def render_report(tree: xr.DataTree) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_keep_together,
     )
     return environment.get_template("page.html.j2").render(
         title=str(tree.attrs.get("title") or "Gradient noise report"),
@@ -81,3 +82,12 @@ def _verdict_texts(tree: xr.DataTree) -> list[tuple[str, str]]:
         if text:
             texts.append((name, str(text)))
     return texts
+
+
+def _keep_together(value: object) -> object:
+    """Join a number to its sign, error and unit, so that no line ends between them."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    for mark in (" ± ", " = "):
+        value = value.replace(mark, mark.replace(" ", "\u00a0"))
+    return value.replace(" %", "\u00a0%")

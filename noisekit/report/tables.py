@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -18,7 +19,7 @@ from noisekit.plots.numbers import (
     format_with_error,
 )
 from noisekit.plots.signal_to_noise import total_signal_to_noise
-from noisekit.report.floors import final_losses
+from noisekit.report.floors import FinalLoss, final_losses
 from noisekit.report.verdict import headline_gap
 
 
@@ -72,7 +73,7 @@ def optimizer_table(tree: xr.DataTree) -> Table | None:
     return Table([*head, "mean gap of the loss", "prediction"], rows)
 
 
-def _final(finals: dict, name: str) -> str:
+def _final(finals: dict[str, FinalLoss], name: str) -> str:
     if name not in finals:
         return "–"
     final = finals[name]
@@ -165,9 +166,7 @@ def _tail_rows(tree: xr.DataTree) -> list[tuple[str, str, str]]:
     lowest = int(np.nanargmin(alpha))
     interval = "–"
     if "alpha_interval" in data:
-        interval = format_interval(
-            *data["alpha_interval"].transpose("block", "bound").values[lowest], digits=2
-        )
+        interval = format_interval(*data["alpha_interval"].transpose("block", "bound").values[lowest])
     name = f"lowest tail index α: {data['block'].values[lowest]} ({data['estimator'].item()})"
     return [(name, format_number(alpha[lowest], 2), interval)]
 
@@ -248,7 +247,7 @@ def coverage(tree: xr.DataTree) -> tuple[str, list[str]]:
     return f"The statistics cover {format_percent(share)} of the trainable parameters; left out:", names
 
 
-def _json(text: object) -> dict:
+def _json(text: object) -> Any:
     try:
         value = json.loads(str(text))
     except ValueError:

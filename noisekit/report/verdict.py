@@ -91,24 +91,24 @@ def optimizer_sentence(tree: xr.DataTree) -> str:
         tied = [n for n in order if finals[n].level - best.level <= 2 * np.hypot(best.error, finals[n].error)]
         low = f"{_and(tied)} end equally low within their errors"
         return f"{low}: {order[0]} at a loss of {reached} {ending}; {others}."
-    return f"{order[0]} ends lowest, at a loss of {reached} {ending}; {others}."
+    return f"Of {len(order)} optimizers {order[0]} ends lowest, at a loss of {reached} {ending}; {others}."
 
 
 def prediction_sentence(tree: xr.DataTree) -> str:
     """Say for how many optimizers the SDE's prediction of the mean loss held, with the gaps."""
     names = optimizers_in(tree, "comparison")
-    words: dict[str, list[str]] = {"held": [], "unclear": [], "missed": []}
+    words: dict[str, list[str]] = {"held": [], "is unclear": [], "missed": []}
     for name in names:
         gap = headline_gap(tree, name)
         if gap is not None:
-            words.setdefault(gap[0], []).append(f"{name} {gap[1]}")
+            words.setdefault({"unclear": "is unclear"}.get(gap[0], gap[0]), []).append(f"{name} ({gap[1]})")
     count = sum(map(len, words.values()))
     if not count:
         return "This file holds no comparison of a prediction with real runs."
-    parts = [f"{word} for {'; '.join(found)}" for word, found in words.items() if found]
+    parts = [f"{word} for {_and(found)}" for word, found in words.items() if found]
     head = f"The SDE's prediction of the mean loss {_and(parts)}"
     if len(words["held"]) == count and count > 1:
-        gaps = "; ".join(words["held"])
+        gaps = _and(words["held"])
         head = f"The SDE's prediction of the mean loss held for all {count} optimizers: {gaps}"
     return f"{head} (mean relative gap ± Monte-Carlo error)."
 
