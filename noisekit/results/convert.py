@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -21,7 +21,8 @@ from noisekit.results.solutions import comparison_to_dataset, law_to_dataset, so
 
 if TYPE_CHECKING:
     from noisekit.gradients.record import GradientRecord
-    from noisekit.noise import NoiseFit, NoiseScale
+    from noisekit.noise.fit import NoiseFit
+    from noisekit.noise.record_noise_scale import RecordNoiseScale
     from noisekit.sde.solution import Solution
     from noisekit.validation.comparison import Comparison
 
@@ -31,7 +32,7 @@ __all__ = ["solution_to_dataset", "to_datatree"]
 def to_datatree(
     *,
     record: GradientRecord | None = None,
-    noise_scales: Sequence[NoiseScale] | None = None,
+    noise_scale: RecordNoiseScale | None = None,
     mean_gradient_error: Any = None,
     noise_fits: Mapping[int, NoiseFit] | None = None,
     tail: Mapping[str, Any] | None = None,
@@ -44,8 +45,8 @@ def to_datatree(
 
     Args:
         record: gradient statistics over a training run.
-        noise_scales: one for each recorded step.
-        mean_gradient_error: (step,) relative difference of mean per-sample and training gradient.
+        noise_scale: noise scales of the record's blocks over its steps, as ``record_noise_scale`` returns
+        them. mean_gradient_error: (step,) relative difference of mean per-sample and training gradient.
         noise_fits: a fit of the recorded coordinates for each step in the mapping.
         tail: arrays by the names of ``/tail_index`` in the schema.
         solutions: SDE paths and optimizer runs; ``kind`` decides the group.
@@ -60,7 +61,7 @@ def to_datatree(
     if record is not None:
         groups["/training"] = training_dataset(record)
         groups["/gradient_noise"] = gradient_noise_dataset(
-            record, noise_scales=noise_scales, mean_gradient_error=mean_gradient_error
+            record, noise_scale=noise_scale, mean_gradient_error=mean_gradient_error
         )
         groups["/gradient_noise/samples"] = samples_dataset(record)
         if tail is not None:

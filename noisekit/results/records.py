@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from noisekit.results.labelled import array, dataset
 
 if TYPE_CHECKING:
     from noisekit.gradients.record import GradientRecord
-    from noisekit.noise import NoiseFit, NoiseScale
+    from noisekit.noise.fit import NoiseFit
+    from noisekit.noise.record_noise_scale import RecordNoiseScale
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BOUNDS = np.array(["lower", "upper"])
@@ -31,27 +32,31 @@ def training_dataset(record: GradientRecord) -> xr.Dataset:
 def gradient_noise_dataset(
     record: GradientRecord,
     *,
-    noise_scales: Sequence[NoiseScale] | None = None,
+    noise_scale: RecordNoiseScale | None = None,
     mean_gradient_error: Any = None,
 ) -> xr.Dataset:
     """Return traces, noise scales and spectra over the recorded steps and blocks.
 
     The signal of a batch of B samples is |ḡ|² − tr Σ₁/B, which is unbiased; where it is not positive the
-    noise scale tr Σ₁/signal cannot be known from this batch and is NaN.
+    noise scale tr Σ₁/signal cannot be known and is NaN. ``noise_scale`` gives ratios of averages over
+    neighbouring steps, with intervals; without it each step stands alone.
     """
     trace, squared = array(record.trace), array(record.mean_squared_norm)
-    noise = trace / record.batch_size
-    signal = squared - noise
     values: dict[str, Any] = {
         "step": array(record.step),
         "block": np.array(record.block),
         "block_size": np.array(record.block_size),
         "trace": trace,
         "mean_squared_norm": squared,
-        "signal_to_noise": _ratio(signal, noise),
-        "noise_scale": _ratio(trace, np.where(signal > 0, signal, 0)),
         "mean_gradient_error": mean_gradient_error,
     }
+    if noise_scale is None:
+        noise = trace / record.batch_size
+        signal = squared - noise
+        values["signal_to_noise"] = _ratio(signal, noise)
+        values["noise_scale"] = _ratio(trace, np.where(signal > 0, signal, 0))
+    else:
+        values |= _windowed(noise_scale, record.batch_size)
     if record.eigenvalue is not None:
         eigenvalue = array(record.eigenvalue)
         values |= {"eigenvalue": eigenvalue, "component": np.arange(1, eigenvalue.shape[1] + 1)}
@@ -59,20 +64,32 @@ def gradient_noise_dataset(
         variance = array(record.coordinate_values).var(axis=1, ddof=1)
         quantiles = np.quantile(variance, QUANTILES, axis=1).T
         values |= {"variance_quantile": quantiles, "quantile": np.array(QUANTILES)}
-    if noise_scales is not None:
-        interval = np.array([array(scale.interval) for scale in noise_scales])
-        values |= {
-            "total_noise_scale": np.array([float(scale.value) for scale in noise_scales]),
-            "total_noise_scale_interval": interval,
-            "bound": BOUNDS,
-        }
     attributes = {
         "batch_size": record.batch_size,
         "coverage": record.coverage,
         "uncovered": list(record.uncovered),
         "n_parameters": int(sum(record.block_size)),
+        "noise_scale_window": 1 if noise_scale is None else noise_scale.window,
     }
     return dataset("/gradient_noise", values, attributes)
+
+
+def _windowed(scale: RecordNoiseScale, batch_size: int) -> dict[str, Any]:
+    """Return the noise scales of blocks and of the total, which is the last block of ``scale``."""
+    value = array(scale.noise_scale).astype(float)
+    value[~np.isfinite(value)] = np.nan
+    interval = array(scale.interval)
+    pooled = scale.pooled[scale.block[-1]]
+    return {
+        "signal_to_noise": batch_size * array(scale.signal_to_noise)[:, :-1],
+        "noise_scale": value[:, :-1],
+        "noise_scale_interval": interval[:, :-1],
+        "total_noise_scale": value[:, -1],
+        "total_noise_scale_interval": interval[:, -1],
+        "pooled_noise_scale": pooled.value,
+        "pooled_noise_scale_interval": np.array(pooled.interval, dtype=float),
+        "bound": BOUNDS,
+    }
 
 
 def samples_dataset(record: GradientRecord) -> xr.Dataset:

@@ -121,16 +121,26 @@ GROUPS: dict[str, Group] = {
             ),
             "noise_scale": Variable(
                 ("step", "block"),
-                "gradient noise scale of the block, tr Σ₁/(|ḡ|² − tr Σ₁/B); NaN when no signal is seen",
+                "gradient noise scale, tr Σ₁/(|ḡ|² − tr Σ₁/B), a ratio of averages over neighbouring steps; "
+                "NaN when no signal is seen",
                 "samples",
                 "B_simple",
                 _M18,
+            ),
+            "noise_scale_interval": Variable(
+                ("step", "block", "bound"), "95 % interval of the noise scale", "samples", references=_M18
             ),
             "total_noise_scale": Variable(
                 ("step",), "gradient noise scale of all blocks together", "samples", "B_simple", _M18
             ),
             "total_noise_scale_interval": Variable(
-                ("step", "bound"), "95 % interval of the noise scale", "samples", references=_M18
+                ("step", "bound"), "95 % interval of the total noise scale", "samples", references=_M18
+            ),
+            "pooled_noise_scale": Variable(
+                (), "gradient noise scale of all blocks and all recorded steps", "samples", "B_simple", _M18
+            ),
+            "pooled_noise_scale_interval": Variable(
+                ("bound",), "95 % interval of the pooled noise scale", "samples", references=_M18
             ),
             "eigenvalue": Variable(
                 ("step", "component"), "eigenvalues of the per-sample gradient covariance", symbol="λ(Σ₁)"

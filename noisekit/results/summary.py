@@ -63,7 +63,7 @@ def _noise(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
             upper=float(high),
             units="samples",
             batch_size=batch,
-            note="last step",
+            note=f"over {node.attrs.get('noise_scale_window', 1)} recorded steps at the end",
         )
     if "mean_gradient_error" in node:
         error = node["mean_gradient_error"].max()

@@ -45,15 +45,17 @@ class StudyConfig:
     """SDE integration steps for one optimizer step; the discretisation error comes from twice as many."""
     save_every: int = 4
     """Optimizer steps between saved instants."""
+    artificial_noise: float = 0.1
+    """Standard deviation of the Gaussian noise added to the gradient of a problem without samples."""
     n_samples: int = 512
     """Training samples in the subset on which optimizers are compared."""
-    training_steps: int = 188
+    training_steps: int = 94
     """Optimizer steps of the recorded training run."""
-    training_batch_size: int = 64
+    training_batch_size: int = 128
     """Samples in a minibatch of the recorded training run."""
     training_learning_rate: float = 0.1
     """Learning rate of the recorded training run, by SGD."""
-    record_every: int = 10
+    record_every: int = 4
     """Steps between recorded batches."""
     coordinates: int = 512
     """Parameters whose per-sample gradients are kept."""
@@ -83,6 +85,8 @@ class StudyConfig:
             raise InputError(
                 f"weight_decay is {self.weight_decay}; it needs to be zero or a positive number."
             )
+        if not 0 <= self.artificial_noise < float("inf"):
+            raise InputError(f"artificial_noise is {self.artificial_noise}; it needs to be zero or positive.")
         self._check_counts()
 
     def _check_counts(self) -> None:

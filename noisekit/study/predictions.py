@@ -1,0 +1,68 @@
+"""What closed forms say about an optimizer where the comparison starts, and whether they apply there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from noisekit.gradients import GradientRecord
+from noisekit.noise import RecordNoiseScale
+from noisekit.problems import Problem
+from noisekit.study.config import StudyConfig
+from noisekit.study.trajectories import study_noise
+from noisekit.theory import noise_floor, regimes, signsgd_phase
+
+
+def predict(
+    name: str,
+    problem: Problem,
+    x: Tensor,
+    config: StudyConfig,
+    *,
+    curvature: float,
+    record: GradientRecord | None = None,
+    scale: RecordNoiseScale | None = None,
+) -> dict[str, Any]:
+    """Return noise floor, gauges and, for SignSGD, phases at ``x``, by the names of the file schema.
+
+    Arguments: ``x`` (coordinate,); ``curvature`` the largest eigenvalue of the Hessian there; ``record`` and
+    ``scale`` of the training run, for the gauge of the noise scale.
+    """
+    rate = config.learning_rate(name)
+    noise = study_noise(name, problem, config)
+    variance = noise.variance(x[None])[0]
+    gradient = problem.gradient(x[None])[0]
+    known: dict[str, Any] = {}
+    if record is not None and scale is not None and np.isfinite(scale.pooled[scale.block[-1]].value):
+        known = {
+            "n_samples": record.batch_size * scale.window,
+            "noise_scale": scale.pooled[scale.block[-1]].value,
+        }
+    gauges = regimes(
+        name,
+        rate,
+        gradient=gradient,
+        noise=variance,
+        sharpness=curvature,
+        weight_decay=config.weight_decay,
+        substeps=config.substeps,
+        **known,
+    )
+    law: dict[str, Any] = {
+        "noise_floor": noise_floor(name, variance, rate),
+        "gauge": np.array([g.name for g in gauges]),
+        "gauge_value": np.array([g.value for g in gauges]),
+        "gauge_limit": np.array([g.limit for g in gauges]),
+        "gauge_symbol": np.array([g.symbol for g in gauges]),
+        "gauge_verdict": np.array([g.verdict for g in gauges]),
+        "gauge_meaning": np.array([g.meaning for g in gauges]),
+        "sharpness": curvature,
+        "where": "where training ended and the comparison starts",
+        "batch_size": config.batch_size,
+    }
+    if name == "signsgd":
+        fraction = signsgd_phase(gradient, variance).fraction
+        law |= {"phase": np.array(list(fraction)), "phase_fraction": np.array(list(fraction.values()))}
+    return law

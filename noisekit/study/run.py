@@ -1,0 +1,99 @@
+"""The whole chain, from a problem to one labelled tree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from noisekit.problems import ModelProblem, Problem, SampledProblem
+from noisekit.results import provenance, to_datatree
+from noisekit.study.config import StudyConfig
+from noisekit.study.noise import NoiseFindings, analyze_record
+from noisekit.study.predictions import predict
+from noisekit.study.problem import first_samples
+from noisekit.study.sharpness import sharpness
+from noisekit.study.training import TrainingRun, train_and_record
+from noisekit.study.trajectories import compare_optimizer
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def run_study(
+    problem: Problem, config: StudyConfig | None = None, *, command: str = "", progress: bool = False
+) -> xr.DataTree:
+    """Return everything noisekit finds out about one problem, as one tree.
+
+    A network is trained with the recorder on, and its noise is fitted. From where training ended, each
+    optimizer is predicted by its SDE with the noise covariance Σ(x) of the data, and run for real on
+    minibatches; both are compared, and closed forms are added with the gauges that say whether they apply.
+    A problem without a network skips the first part, one without samples gets Gaussian noise.
+
+    Args:
+        problem: with its training data; its model is not changed.
+        config: what to do; ``StudyConfig()`` if not given.
+        command: the line that repeats the study, stored in the tree.
+        progress: whether to show bars on stderr.
+
+    Raises:
+        InputError: if a setting cannot be used.
+        NonFiniteError: if training diverges.
+        UnsupportedModelError: if the model mixes samples.
+    """
+    config = config or StudyConfig()
+    config.check()
+    trained: TrainingRun | None = None
+    found: NoiseFindings | None = None
+    x = problem.x0
+    if isinstance(problem, ModelProblem):
+        trained = train_and_record(problem, config, progress=progress)
+        found = analyze_record(trained.record, progress=progress)
+        x = trained.x
+    part = first_samples(problem, config.n_samples)
+    ensembles = [compare_optimizer(name, part, x, config, progress=progress) for name in config.optimizers]
+    curvature = sharpness(part, x, seed=config.seed)
+    record = trained.record if trained else None
+    scale = found.scale if found else None
+    return to_datatree(
+        record=record,
+        noise_scale=scale,
+        mean_gradient_error=trained.mean_gradient_error if trained else None,
+        noise_fits=found.fits if found else None,
+        tail=found.tail if found else None,
+        solutions=[s for e in ensembles for s in (e.prediction, e.reference)],
+        comparisons=[e.comparison for e in ensembles],
+        laws={
+            name: predict(name, part, x, config, curvature=curvature, record=record, scale=scale)
+            for name in config.optimizers
+        },
+        provenance=provenance(
+            problem=problem.name,
+            seed=config.seed,
+            config=config.as_dict(),
+            command=command,
+            **_facts(problem, part, config),
+        ),
+    )
+
+
+def _facts(problem: Problem, part: Problem, config: StudyConfig) -> dict[str, Any]:
+    sampled = isinstance(part, SampledProblem)
+    known = getattr(problem, "metadata", {})
+    n = part.n_samples if isinstance(part, SampledProblem) else 0
+    total = problem.n_samples if isinstance(problem, SampledProblem) else 0
+    return {
+        "dataset": known.get("dataset", ""),
+        "dataset_sha256": known.get("dataset_sha256", ""),
+        "device": problem.x0.device.type,
+        "dtype": str(problem.x0.dtype).removeprefix("torch."),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "sampling": "with-replacement" if sampled else "Gaussian noise added to the gradient",
+        "batch_size": config.batch_size if sampled else "",
+        "n_samples": n,
+        "n_training_samples": total,
+        "n_parameters": len(problem.x0),
+        "comparison_subset": f"optimizers are compared on the first {n} of {total} training samples"
+        if n < total
+        else "",
+    }

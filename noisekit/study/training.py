@@ -1,0 +1,105 @@
+"""The recorded training run: a network trains on real data while the noise of its gradients is recorded."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from noisekit.errors import InputError, NonFiniteError
+from noisekit.gradients import GradientNoiseRecorder, GradientRecord, every
+from noisekit.problems import ModelProblem
+from noisekit.study.config import StudyConfig
+from noisekit.study.progress import bar
+from noisekit.study.seeds import stage_seed
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What training left: the record, where it ended, and how exact the recorded gradients were."""
+
+    record: GradientRecord
+    x: Tensor
+    """The parameters after training, (coordinate,)."""
+    mean_gradient_error: Tensor
+    """|mean of the per-sample gradients − training gradient| / |training gradient|, (step,), float64."""
+
+
+def train_and_record(problem: ModelProblem, config: StudyConfig, *, progress: bool = False) -> TrainingRun:
+    """Train a copy of the problem's network by SGD with a GradientNoiseRecorder attached.
+
+    Raises:
+        InputError: if there are fewer samples than a minibatch takes.
+        NonFiniteError: if the loss is NaN or infinite, naming the step.
+    """
+    if config.training_batch_size > problem.n_samples:
+        raise InputError(
+            f"training_batch_size is {config.training_batch_size} and {problem.name} has {problem.n_samples} "
+            "samples; take a smaller minibatch."
+        )
+    seed = stage_seed(config.seed, "training")
+    model = copy.deepcopy(problem.model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=config.training_learning_rate)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    gradients: dict[int, dict[str, Tensor]] = {}
+    recorder = GradientNoiseRecorder(
+        model,
+        problem.loss_fn,
+        optimizer,
+        schedule=every(config.record_every),
+        coordinates=min(config.coordinates, problem.n_parameters),
+        sketch=config.sketch,
+        seed=seed,
+    )
+    batches = minibatches(problem.n_samples, config.training_batch_size, seed, problem.device)
+    with recorder, bar("Training with the recorder", config.training_steps, show=progress) as shown:
+        for step in range(config.training_steps):
+            index = next(batches)
+            optimizer.zero_grad()
+            loss = problem.loss_fn(model(problem.inputs[index]), problem.targets[index])
+            if not torch.isfinite(loss):
+                raise NonFiniteError(
+                    f"The training loss is {loss.item()} at step {step}; lower training_learning_rate, "
+                    f"now {config.training_learning_rate:g}."
+                )
+            loss.backward()
+            if step % config.record_every == 0:
+                gradients[step] = {
+                    n: p.grad.detach().clone() for n, p in trained.items() if p.grad is not None
+                }
+            optimizer.step()
+            shown.update()
+    record = recorder.result()
+    x = problem.flatten({name: p.detach() for name, p in trained.items()})
+    return TrainingRun(record, x, mean_gradient_error(record, gradients))
+
+
+def minibatches(n_samples: int, size: int, seed: int, device: torch.device | str) -> Iterator[Tensor]:
+    """Yield minibatches for ever, shuffled anew each epoch; a smaller one at its end is dropped."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(n_samples, generator=generator).to(device)
+        yield from order[: n_samples - n_samples % size].split(size)
+
+
+def mean_gradient_error(record: GradientRecord, gradients: dict[int, dict[str, Tensor]]) -> Tensor:
+    """Return how far the mean of the recorded per-sample gradients is from the training gradient, (step,).
+
+    Both are read at the recorded coordinates and the difference is relative to the norm of the training
+    gradient there. NaN at steps whose training gradient was not kept.
+    """
+    errors = torch.full((len(record.step),), torch.nan, dtype=torch.float64)
+    if record.coordinate_values is None or record.coordinate_index is None:
+        return errors
+    for row, step in enumerate(record.step.tolist()):
+        if step not in gradients:
+            continue
+        whole = torch.cat([gradients[step][name].reshape(-1) for name in record.block]).double()
+        expected = whole[record.coordinate_index.to(whole.device)].cpu()
+        found = record.coordinate_values[row].double().mean(0).cpu()
+        size = expected.norm()
+        errors[row] = (found - expected).norm() / size if size > 0 else (found - expected).norm()
+    return errors
