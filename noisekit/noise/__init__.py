@@ -1,7 +1,15 @@
 """What the gradient noise is: models of its law, and estimates from samples with their uncertainty."""
 
 from noisekit.noise.base import NoiseModel
+from noisekit.noise.correlation import (
+    CorrelationSpectrum,
+    ParticipationRatio,
+    correlation_spectrum,
+    participation_ratio,
+)
+from noisekit.noise.covariance import NoiseCovariance, block_covariances, noise_covariance
 from noisekit.noise.empirical import EmpiricalNoise
+from noisekit.noise.fit import NoiseFit, fit_noise
 from noisekit.noise.gaussian import GaussianNoise
 from noisekit.noise.minibatch import MinibatchNoise
 from noisekit.noise.noise_scale import (
@@ -11,20 +19,45 @@ from noisekit.noise.noise_scale import (
     noise_scale_from_batches,
 )
 from noisekit.noise.record_noise_scale import RecordNoiseScale, record_noise_scale
+from noisekit.noise.selection import (
+    HeldOutLikelihood,
+    held_out_log_likelihood,
+    weakest_visible_df,
+)
 from noisekit.noise.student_t import StudentTNoise
 from noisekit.noise.student_t_cdf import student_t_cdf
+from noisekit.noise.student_t_fit import StudentTFit, fit_student_t
+from noisekit.noise.tails import HillPlot, TailIndex, hill_plot, tail_index
 
 __all__ = [
+    "CorrelationSpectrum",
     "EmpiricalNoise",
     "GaussianNoise",
+    "HeldOutLikelihood",
+    "HillPlot",
     "MinibatchNoise",
+    "NoiseCovariance",
+    "NoiseFit",
     "NoiseModel",
     "NoiseScale",
+    "ParticipationRatio",
     "RecordNoiseScale",
+    "StudentTFit",
     "StudentTNoise",
+    "TailIndex",
+    "block_covariances",
+    "correlation_spectrum",
+    "fit_noise",
+    "fit_student_t",
     "gradient_noise_scale",
+    "held_out_log_likelihood",
+    "hill_plot",
+    "noise_covariance",
     "noise_scale_by_block",
     "noise_scale_from_batches",
+    "participation_ratio",
     "record_noise_scale",
     "student_t_cdf",
+    "tail_index",
+    "weakest_visible_df",
 ]

@@ -1,6 +1,8 @@
-"""Samples of gradient noise as every estimator of this room takes them: (sample, coordinate), finite, real."""
+"""Samples of gradient noise as every estimator of this room takes them: (sample, coordinate), finite."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -43,7 +45,8 @@ def as_samples(samples: object, *, minimum: int = MINIMUM_SAMPLES) -> Tensor:
     n, d = tensor.shape
     if n < minimum:
         raise InputError(
-            f"samples has {n} samples (shape {(n, d)}, axes (sample, coordinate)); at least {minimum} are needed."
+            f"samples has {n} samples (shape {(n, d)}, axes (sample, coordinate)); "
+            f"at least {minimum} are needed."
         )
     if d == 0:
         raise InputError("samples has no coordinate; pass an array of shape (sample, coordinate).")
@@ -52,8 +55,8 @@ def as_samples(samples: object, *, minimum: int = MINIMUM_SAMPLES) -> Tensor:
         bad = (~torch.isfinite(tensor)).nonzero()
         row, column = bad[0].tolist()
         raise NonFiniteError(
-            f"samples has {len(bad)} values that are NaN or infinite, the first ({tensor[row, column].item()}) at "
-            f"sample {row}, coordinate {column}; drop those samples or find the step that made them."
+            f"samples has {len(bad)} values that are NaN or infinite, the first at sample {row}, "
+            f"coordinate {column}; drop those samples or find the step that made them."
         )
     return tensor
 
@@ -61,7 +64,9 @@ def as_samples(samples: object, *, minimum: int = MINIMUM_SAMPLES) -> Tensor:
 def _from_numpy(samples: object) -> Tensor:
     array = np.asarray(samples)
     if array.dtype.kind not in "fiub":
-        raise InputError(f"samples has dtype {array.dtype}; pass a floating-point array (sample, coordinate).")
+        raise InputError(
+            f"samples has dtype {array.dtype}; pass a floating-point array (sample, coordinate)."
+        )
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
@@ -90,3 +95,33 @@ def coordinates_with_atoms(samples: Tensor, share: float = 0.05) -> Tensor:
 def evenly_spread(samples: Tensor, at_most: int) -> Tensor:
     """Return at most about ``at_most`` samples, evenly spread over the sample axis."""
     return samples[:: max(1, len(samples) // at_most)]
+
+
+def repeated_share(samples: Tensor) -> float:
+    """Return the share of samples that repeat an earlier one exactly, judged on four varying coordinates.
+
+    Draws from a finite data set beyond its size repeat; intervals, which assume independent samples, are then
+    far too short. One coordinate alone cannot tell repeats from rounding, so it gives 0.
+    """
+    varying = (~constant_coordinates(samples)).nonzero().squeeze(1)[:4]
+    if len(varying) < 2:
+        return 0.0
+    return 1 - len(torch.unique(samples[:, varying], dim=0)) / len(samples)
+
+
+def scale_drift(samples: Tensor) -> tuple[float, float]:
+    """Return the factor by which the scale changes between quarters of the window, and what chance gives.
+
+    The scale of a quarter is its median absolute deviation, compared through the median over the coordinates,
+    so that neither heavy tails nor a few odd coordinates matter. The second number is four standard errors.
+    """
+    live = samples[:, ~constant_coordinates(samples)]
+    n, d = live.shape
+    if n < 32 or d == 0:
+        return 1.0, math.inf
+    deviation = (live - live.median(dim=0).values).abs()
+    quarters = torch.stack([q.median(dim=0).values for q in deviation.tensor_split(4)]).double()
+    logs = quarters.clamp_min(torch.finfo(samples.dtype).tiny).log()
+    relative = (logs - logs.mean(dim=0)).median(dim=1).values
+    chance = 4 * 1.5 * math.sqrt(4 / n) * (1.25 / math.sqrt(d) if d > 1 else 1.0)
+    return math.exp((relative.max() - relative.min()).item()), math.exp(min(chance, 50.0))
