@@ -24,7 +24,8 @@ def critical_noise(
 
     SGD's floor grows with the square of the noise and the other's linearly, so with all σ_i multiplied by a
     they cross at a* = (η/η_SGD)·(Σ_i w_i)/Tr Σ, w_i = σ_i for RMSprop and Adam, √(π/2) σ_i for SignSGD
-    (s_i/ℓ_ν for Student-t). Below 1: at the present noise SGD is already worse; 0 where SGD's variance is infinite.
+    (s_i/ℓ_ν for Student-t). Below 1: at the present noise SGD is already worse; 0 where SGD's variance is
+    infinite.
     It compares floors at the given learning rates, not speeds of approach.
 
     Args:

@@ -154,15 +154,20 @@ def _sign_slope(noise: NoiseMoments, hessian: Array, covariance: Array) -> Array
 def _gradient_noise(
     hyper: Hyperparameters, noise: NoiseMoments, hessian: Array, covariance: Array, *, discrete: bool
 ) -> Array:
-    """Return Cov of what enters a step: Σ, or for SignSGD E[sign signᵀ] (discrete) or E Cov(sign) (SDE)."""
+    """Return Cov of what enters a step beside the linear part: Σ, or for SignSGD that of the sign.
+
+    A step of SignSGD has E[sign signᵀ] in it, of which the linear update already counts K C Kᵀ, K = slope·H;
+    the SDE has E Cov(sign | x), which lacks the whole second moment of E[sign | x].
+    """
     if hyper.optimizer != "signsgd":
         return noise.finite_covariance(hyper.optimizer)
+    pull = _sign_slope(noise, hessian, covariance)[:, None] * hessian
+    linear = pull @ covariance @ pull.T
     if not noise.gaussian:
-        pull = noise.sign_slope[:, None] * hessian
-        return noise.sign_covariance - (0 if discrete else pull @ covariance @ pull.T)
+        return noise.sign_covariance - linear
     assert noise.covariance is not None
     gradient = hessian @ covariance @ hessian
     total = np.sqrt(noise.variance + np.diag(gradient))
     size = np.outer(total, total)
-    all_signs = (2 / np.pi) * np.arcsin(np.clip((noise.covariance + gradient) / size, -1, 1))
-    return all_signs - (0 if discrete else (2 / np.pi) * np.arcsin(np.clip(gradient / size, -1, 1)))
+    signs = (2 / np.pi) * np.arcsin(np.clip((noise.covariance + gradient) / size, -1, 1))
+    return signs - (linear if discrete else (2 / np.pi) * np.arcsin(np.clip(gradient / size, -1, 1)))

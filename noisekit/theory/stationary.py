@@ -121,7 +121,10 @@ def stationary_law(
     )
     published = _published(hyper, matrix, moments, lag=chosen == "lag")
     mean = system.stationary_mean()[:d]
-    reference = np.trace(matrix @ covariance)
+    cost = float(np.trace(matrix @ covariance))
+    gap = float("nan")
+    if published is not None and cost > 0:
+        gap = float(np.trace(matrix @ published)) / cost - 1
     if source == "published":
         if published is None:
             raise InputError(f"No closed form is published for {hyper.optimizer} with momentum.")
@@ -137,9 +140,7 @@ def stationary_law(
         second_moment=v,
         relaxation_steps=1 / (system.decay_rate * (1.0 if system.discrete else hyper.learning_rate)),
         published_covariance=np.full((d, d), np.nan) if published is None else published,
-        published_gap=float("nan")
-        if published is None
-        else float(np.trace(matrix @ published) / reference - 1),
+        published_gap=gap,
     )
 
 

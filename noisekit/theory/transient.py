@@ -168,7 +168,7 @@ def _sign_step(hyper: Hyperparameters, hessian: Array, noise: NoiseMoments, stat
 
 
 def steps_to_target(law: TransientLaw, target: float) -> float:
-    """Return the first step with mean loss at most ``target``, interpolated between saved instants; inf if never."""
+    """Return the first step with mean loss at most ``target``, interpolated linearly; inf if never."""
     goal = check_positive("target", target)
     below = np.flatnonzero(law.loss <= goal)
     if below.size == 0:

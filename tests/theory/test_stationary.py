@@ -1,0 +1,211 @@
+"""Stationary laws against the simulated discrete optimizer and against closed forms, never our integrator."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from oracles import gaussian_draw, random_spd, simulated_covariance, student_draw
+
+from noisekit.errors import InfiniteVarianceError, InputError
+from noisekit.noise import GaussianNoise, StudentTNoise
+from noisekit.theory import stationary_law
+
+HESSIAN = random_spd(4, 1, 0.5, 2.0)
+NOISE = random_spd(4, 2, 0.3, 1.5)
+MINIMUM = np.array([0.5, -0.3, 0.2, 0.1])
+
+CASES = [
+    ("sgd", 0.05, {}),
+    ("sgd", 0.05, {"weight_decay": 0.5}),
+    ("sgd", 0.02, {"momentum": 0.8}),
+    ("signsgd", 0.02, {}),
+    ("rmsprop", 0.02, {}),
+    ("rmsprop", 0.02, {"weight_decay": 1.0}),
+    ("rmspropw", 0.02, {"weight_decay": 1.0}),
+    ("adam", 0.02, {}),
+    ("adam", 0.02, {"weight_decay": 1.0}),
+    ("adamw", 0.02, {"weight_decay": 2.0}),
+    ("adamw", 0.02, {"weight_decay": 2.0, "betas": (0.5, 0.999)}),
+]
+
+
+def relative_distance(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(found)
+
+
+def simulate(name, lr, hyper, draw=None, **kw):
+    draw = gaussian_draw(NOISE) if draw is None else draw
+    return simulated_covariance(
+        name, HESSIAN, draw, lr, steps=1500, burn_in=700, replicates=2048, **hyper, **kw
+    )
+
+
+def test_the_matrices_do_not_commute():
+    commutator = HESSIAN @ NOISE - NOISE @ HESSIAN
+    assert np.linalg.norm(commutator) > 0.2 * np.linalg.norm(HESSIAN @ NOISE)
+
+
+@pytest.mark.parametrize(("name", "lr", "hyper"), CASES, ids=[f"{c[0]}-{c[2]}" for c in CASES])
+def test_discrete_law_is_that_of_the_simulated_optimizer(name, lr, hyper):
+    _, covariance = simulate(name, lr, hyper)
+    law = stationary_law(name, HESSIAN, NOISE, lr, **hyper)
+    assert relative_distance(covariance, law.covariance) < 0.03
+    assert np.trace(HESSIAN @ covariance) / 2 == pytest.approx(law.excess_loss, rel=0.015)
+
+
+def test_negative_controls_fail_the_same_check():
+    _, covariance = simulate("sgd", 0.05, {})
+    isotropic = np.eye(4) * np.trace(NOISE) / 4
+    wrong = {
+        "twice the noise": stationary_law("sgd", HESSIAN, 2 * NOISE, 0.05),
+        "isotropic noise of the same trace": stationary_law("sgd", HESSIAN, isotropic, 0.05),
+        "η² for η": stationary_law("sgd", HESSIAN, NOISE, 0.05**2),
+        "no noise, the ODE": stationary_law("sgd", HESSIAN, 0 * NOISE, 0.05),
+        "commuting closed form": stationary_law("sgd", HESSIAN, NOISE, 0.05, source="published"),
+    }
+    for name, law in wrong.items():
+        assert relative_distance(covariance, law.covariance) > 0.06, name
+
+
+def test_published_adamw_misses_the_lag_that_the_simulation_has():
+    hyper = {"weight_decay": 4.0}
+    _, covariance = simulated_covariance(
+        "adamw", [[1.0]], gaussian_draw([[1.0]]), 0.01, steps=1000, burn_in=300, replicates=8192, **hyper
+    )
+    variance = covariance[0, 0]
+    laws = {
+        s: stationary_law("adamw", [1.0], [1.0], 0.01, source=s, **hyper) for s in ("discrete", "published")
+    }
+    lag = stationary_law("adamw", [1.0], [1.0], 0.01, source="published", variant="lag", **hyper)
+    assert laws["discrete"].covariance[0, 0] == pytest.approx(variance, rel=0.03)
+    assert lag.covariance[0, 0] == pytest.approx(variance, rel=0.05)
+    assert laws["published"].covariance[0, 0] > 1.25 * variance
+    assert laws["discrete"].published_gap == pytest.approx(
+        1.0e-3 / laws["discrete"].covariance[0, 0] - 1, rel=1e-6
+    )
+
+
+def test_mean_with_weight_decay_lies_between_zero_and_the_minimum():
+    hyper = {"weight_decay": 2.0, "betas": (0.5, 0.999)}
+    mean, covariance = simulate("adamw", 0.02, hyper, minimum=MINIMUM)
+    law = stationary_law("adamw", HESSIAN, NOISE, 0.02, minimum=MINIMUM, **hyper)
+    np.testing.assert_allclose(law.mean, mean, atol=0.003)
+    assert relative_distance(covariance, law.covariance) < 0.03
+    off = mean - MINIMUM
+    assert law.excess_loss == pytest.approx(
+        np.trace(HESSIAN @ covariance) / 2 + off @ HESSIAN @ off / 2, rel=0.03
+    )
+
+
+@pytest.mark.parametrize("df", [1.0, 2.0, 3.0])
+def test_signsgd_settles_under_heavy_tails(df):
+    scale = np.array([0.5, 1.0])
+    _, covariance = simulated_covariance(
+        "signsgd",
+        np.diag([1.0, 2.0]),
+        student_draw(scale, df),
+        0.01,
+        steps=1200,
+        burn_in=500,
+        replicates=4096,
+    )
+    noise = StudentTNoise(scale=torch.tensor(scale), df=df)
+    law = stationary_law("signsgd", [1.0, 2.0], noise, 0.01)
+    density = math.gamma((df + 1) / 2) / (math.sqrt(df * math.pi) * math.gamma(df / 2))
+    by_hand = 0.005 * scale / (2 * density * np.array([1.0, 2.0]))  # η/(2·slope·λ)
+    np.testing.assert_allclose(np.diag(law.covariance), by_hand, rtol=1e-4)
+    np.testing.assert_allclose(np.diag(covariance), np.diag(law.covariance), rtol=0.03)
+
+
+def test_exact_scalar_forms():
+    eta, lam, sigma, theta, beta1 = 0.1, 2.0, 1.5, 0.7, 0.9
+    sgd = stationary_law("sgd", [lam], [sigma**2], eta)
+    assert sgd.covariance[0, 0] == pytest.approx(eta * sigma**2 / (lam * (2 - eta * lam)), rel=1e-10)
+    assert sgd.relaxation_steps == pytest.approx(-1 / math.log(1 - eta * lam), rel=1e-10)
+    small = 1e-4
+    with_lag = 1 / (lam / sigma + theta + theta * (theta + lam / sigma) * small / (1 - beta1))
+    for source in ("discrete", "sde"):
+        law = stationary_law(
+            "adamw", [lam], [sigma**2], small, betas=(beta1, 0.999), weight_decay=theta, source=source
+        )
+        assert law.covariance[0, 0] == pytest.approx(small / 2 * with_lag, rel=2e-3)
+    l2 = stationary_law("rmsprop", [lam], [sigma**2], small, weight_decay=theta)
+    assert l2.covariance[0, 0] == pytest.approx(small / 2 * sigma / (lam + theta), rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("beta1", "published", "malladi", "consistent"), [(0.9, 0.802, 1.0, 0.991), (0.5, 0.247, 1.0, 0.993)]
+)
+def test_variants_of_adam_keep_or_lose_the_noise(beta1, published, malladi, consistent):
+    exact = stationary_law("adam", [1.0], [1.0], 0.01, betas=(beta1, 0.999)).covariance[0, 0]
+    for variant, expected in (("published", published), ("malladi", malladi), ("consistent", consistent)):
+        law = stationary_law("adam", [1.0], [1.0], 0.01, betas=(beta1, 0.999), source="sde", variant=variant)
+        assert law.covariance[0, 0] / exact == pytest.approx(expected, abs=0.004)
+
+
+def test_limits_meet():
+    def covariance(name, eta=0.02, noise=NOISE, **kw):
+        return stationary_law(name, HESSIAN, noise, eta, **kw).covariance
+
+    same = np.testing.assert_allclose
+    same(covariance("adamw"), covariance("adam"), rtol=1e-12)  # θ = 0
+    same(covariance("rmspropw"), covariance("rmsprop"), rtol=1e-12)
+    same(
+        covariance("adamw", betas=(0.0, 0.9), weight_decay=1.0),
+        covariance("rmspropw", weight_decay=1.0),
+        rtol=1e-9,
+    )
+    same(covariance("sgd", momentum=1e-12), covariance("sgd"), rtol=1e-9)
+    same(
+        covariance("adam", 0.02 * 1e6, betas=(0.0, 0.9), eps=1e6), covariance("sgd"), rtol=1e-5
+    )  # ε → ∞ is SGD
+    scale = torch.tensor([0.5, 1.0, 0.7, 0.9], dtype=torch.float64)
+    heavy = covariance("signsgd", 1e-4, StudentTNoise(scale=scale, df=1e6))
+    same(heavy, covariance("signsgd", 1e-4, GaussianNoise(scale=scale)), rtol=1e-3)  # ν → ∞ is Gaussian
+    small = [stationary_law("adam", HESSIAN, NOISE, 1e-5, source=s).covariance for s in ("discrete", "sde")]
+    same(small[0], small[1], rtol=1e-3)  # η → 0
+
+
+def test_noise_may_be_a_model_a_matrix_or_variances():
+    root = torch.linalg.cholesky(torch.tensor(NOISE))
+    model = stationary_law("rmsprop", HESSIAN, GaussianNoise(factor=root), 0.02)
+    matrix = stationary_law("rmsprop", torch.tensor(HESSIAN), NOISE, 0.02)
+    np.testing.assert_allclose(model.covariance, matrix.covariance, rtol=1e-6)
+    vector = stationary_law("rmsprop", HESSIAN, np.diag(NOISE), 0.02)
+    diagonal = stationary_law("rmsprop", HESSIAN, np.diag(np.diag(NOISE)), 0.02)
+    np.testing.assert_array_equal(vector.covariance, diagonal.covariance)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"optimizer": "adm"}, "Did you mean 'adam'"),
+        ({"learning_rate": -1.0}, "learning_rate = -1.0"),
+        ({"learning_rate": 5.0}, "largest eigenvalue"),
+        ({"hessian": [1.0, -1.0]}, "escape_time"),
+        ({"hessian": [[1.0, 2.0], [0.0, 1.0]]}, "not symmetric"),
+        ({"noise": [1.0, 1.0, 1.0]}, "make them equal"),
+        ({"noise": [-1.0, 1.0]}, "must not be negative"),
+        ({"momentum": 1.0}, "in \\[0, 1\\)"),
+        ({"source": "simulation"}, "source of a stationary law"),
+        ({"variant": "malladi"}, "variants belong to"),
+        ({"minimum": [1.0]}, "minimum has 1"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(change, words):
+    arguments = {
+        "optimizer": "sgd",
+        "hessian": [1.0, 2.0],
+        "noise": [1.0, 1.0],
+        "learning_rate": 0.1,
+    } | change
+    with pytest.raises(InputError, match=words):
+        stationary_law(**arguments)
+
+
+def test_infinite_variance_names_signsgd():
+    noise = StudentTNoise(scale=torch.ones(2), df=1.5)
+    for name in ("sgd", "rmsprop", "adamw"):
+        with pytest.raises(InfiniteVarianceError, match="signsgd"):
+            stationary_law(name, [1.0, 2.0], noise, 0.1)

@@ -1,0 +1,97 @@
+"""Moments on the way, against simulated optimizers from the first step on."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from oracles import gaussian_draw, random_spd, run_optimizer
+
+from noisekit.errors import InfiniteVarianceError, InputError
+from noisekit.noise import StudentTNoise
+from noisekit.theory import stationary_law, steps_to_target, transient_law
+
+HESSIAN = random_spd(3, 3, 0.5, 2.0)
+NOISE = random_spd(3, 4, 0.3, 1.0)
+START = np.array([1.5, -1.0, 0.5])
+
+
+def simulated_moments(name, lr, steps, *, every, x0=START, replicates=8192, **hyper):
+    means, variances, losses = [], [], []
+    h = torch.tensor(HESSIAN)
+
+    def visit(k, x):
+        if k % every == 0:
+            means.append(x.mean(0).numpy().copy())
+            variances.append(x.var(0).numpy().copy())
+            losses.append(float((x * (x @ h)).sum(1).mean() / 2))
+
+    run_optimizer(
+        name,
+        lambda x: x @ h,
+        gaussian_draw(NOISE),
+        x0,
+        lr,
+        steps,
+        replicates=replicates,
+        visit=visit,
+        **hyper,
+    )
+    return np.array(means), np.array(variances), np.array(losses)
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper", "tolerance"),
+    [
+        ("sgd", {"momentum": 0.5}, 0.02),
+        ("signsgd", {"weight_decay": 0.5}, 0.02),
+        ("rmsprop", {}, 0.06),
+        ("adam", {"betas": (0.9, 0.99)}, 0.03),
+        ("adamw", {"weight_decay": 1.0}, 0.03),
+    ],
+    ids=str,
+)
+def test_moments_follow_the_simulated_optimizer(name, hyper, tolerance):
+    means, variances, losses = simulated_moments(name, 0.02, 300, every=20, **hyper)
+    law = transient_law(name, HESSIAN, NOISE, 0.02, x0=START, steps=300, save_every=20, **hyper)
+    np.testing.assert_allclose(law.mean, means, atol=tolerance * np.abs(START).max())
+    np.testing.assert_allclose(law.loss, losses, rtol=2 * tolerance, atol=0.01)
+    late = slice(-4, None)  # early on v fluctuates with x, which the law leaves out
+    np.testing.assert_allclose(law.variance[late], variances[late], rtol=0.1)
+
+
+def test_transient_ends_in_the_stationary_law():
+    for name in ("sgd", "signsgd", "rmspropw", "adamw"):
+        law = transient_law(
+            name, HESSIAN, NOISE, 0.05, x0=START, steps=3000, save_every=100, weight_decay=0.3
+        )
+        end = stationary_law(name, HESSIAN, NOISE, 0.05, weight_decay=0.3)
+        np.testing.assert_allclose(law.covariance, end.covariance, rtol=0.02, atol=2e-4)
+
+
+def test_sgd_is_exact():
+    eta, lam, sigma2, x0 = 0.1, 1.5, 0.4, 2.0
+    law = transient_law("sgd", [lam], [sigma2], eta, x0=[x0], steps=40, save_every=10)
+    a = 1 - eta * lam
+    np.testing.assert_allclose(law.mean[:, 0], x0 * a**law.step, rtol=1e-12)
+    np.testing.assert_allclose(
+        law.variance[:, 0], eta**2 * sigma2 * (1 - a ** (2 * law.step)) / (1 - a**2), rtol=1e-10
+    )
+    np.testing.assert_allclose(law.time, eta * law.step)
+
+
+def test_steps_to_target_interpolates():
+    law = transient_law("sgd", [1.0], [0.0], 0.1, x0=[1.0], steps=100)
+    exact = math.log(0.01 / 0.5) / (2 * math.log(0.9))  # ½(1 − η)^{2k} = 0.01
+    assert steps_to_target(law, 0.01) == pytest.approx(exact, abs=0.5)
+    assert steps_to_target(law, 1.0) == 0
+    assert steps_to_target(law, 1e-30) == math.inf
+
+
+def test_bad_input():
+    with pytest.raises(InputError, match="x0 has 1"):
+        transient_law("sgd", [1.0, 2.0], [1.0, 1.0], 0.1, x0=[1.0], steps=3)
+    with pytest.raises(InputError, match="steps = 0"):
+        transient_law("sgd", [1.0], [1.0], 0.1, x0=[1.0], steps=0)
+    with pytest.raises(InfiniteVarianceError, match="signsgd"):
+        transient_law("adam", [1.0], StudentTNoise(scale=1.0, df=2.0), 0.1, x0=[1.0], steps=3)
