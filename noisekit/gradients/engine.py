@@ -1,0 +1,149 @@
+"""One backward pass with per-sample contributions handed on parameter by parameter, whatever the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from noisekit.errors import InputError, unknown_name
+from noisekit.gradients.batch import Batch, call_model, count_samples, tensors_of, trainable
+from noisekit.gradients.checks import Plan, plan_for
+from noisekit.gradients.contributions import Explicit
+from noisekit.gradients.hooks import HookCapture, OnParameter
+from noisekit.gradients.losses import Reduction, evaluate, find_reduction
+from noisekit.gradients.probe import random_state, untouched_random_state
+from noisekit.gradients.replay import ENGINES
+
+ENGINE_NAMES = ("hooks", "vmap", "loop")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one forward and backward pass leaves behind."""
+
+    loss: Tensor
+    gradients: dict[str, Tensor]
+    """Gradient of the loss by parameter name, as training has it."""
+    scale: float
+    """Contributions times this are the per-sample gradients: N for a mean loss, 1 for a sum."""
+    plan: Plan
+    n_samples: int
+
+
+def underlying(model: nn.Module) -> nn.Module:
+    """Return the module that torch.compile or data parallelism wraps, whose parameter names are the user's."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def check_engine(engine: str) -> None:
+    """Raise for an engine that does not exist."""
+    if engine not in ENGINE_NAMES:
+        raise unknown_name("engine", engine, ENGINE_NAMES)
+
+
+def reduction_of(plan: Plan, loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduction:
+    """Return how ``loss_fn`` is reduced, examined once for each loss."""
+    try:
+        if loss_fn not in plan.reductions:
+            plan.reductions[loss_fn] = find_reduction(loss_fn, outputs, targets, n)
+        return plan.reductions[loss_fn]  # type: ignore[return-value]
+    except TypeError:  # a callable without hash or weak references
+        return find_reduction(loss_fn, outputs, targets, n)
+
+
+def run_pass(
+    model: nn.Module,
+    loss_fn: Any,
+    inputs: Batch,
+    targets: Batch,
+    on_parameter: OnParameter,
+    *,
+    engine: str = "hooks",
+    tensors: Mapping[str, Tensor] | None = None,
+) -> Pass:
+    """Differentiate the loss once and hand each parameter's per-sample contributions to ``on_parameter``.
+
+    ``tensors`` are values for (some of) the parameters, by name, that are used in the place of the model's own.
+    """
+    check_engine(engine)
+    model = underlying(model)
+    n = count_samples(inputs)
+    plan = plan_for(model, inputs, tensors)
+    names = [name for name in trainable(model) if name not in plan.unused]
+    given = None
+    standing: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if name in set(names)}
+    if tensors is not None:
+        given = {name: t.detach().requires_grad_(name in standing) for name, t in tensors.items()}
+        standing.update({name: t for name, t in given.items() if name in standing})
+    hooked = plan.hooked if engine == "hooks" else ()
+    rest = [name for name in names if name not in hooked]
+    before = random_state(standing) if rest and plan.stochastic else []
+
+    with HookCapture(model, standing, plan.layouts, hooked, on_parameter) as capture, torch.enable_grad():
+        capture.n_samples = n
+        outputs = call_model(model, inputs, given)
+        loss = evaluate(loss_fn, outputs, targets)
+        reduction = reduction_of(plan, loss_fn, outputs, targets, n)
+        leaves = [leaf for leaf in tensors_of(outputs) if leaf.is_floating_point()] if rest else []
+        wanted = [standing[name] for name in names]
+        watched = [leaf for leaf in leaves if leaf.requires_grad]
+        results = torch.autograd.grad(loss, [*wanted, *watched], allow_unused=True)
+    gradients = {
+        name: torch.zeros_like(standing[name]) if g is None else g.to_dense()
+        for name, g in zip(names, results, strict=False)
+    }
+    if rest:
+        received = iter(results[len(wanted) :])
+        cotangents = [next(received) if leaf.requires_grad else None for leaf in leaves]
+        how = _replay_engine(engine, plan)
+        replay(model, standing, rest, inputs, cotangents, n, how, before, on_parameter, gradients)
+    return Pass(loss.detach(), gradients, float(n) if reduction == "mean" else 1.0, plan, n)
+
+
+def _replay_engine(engine: str, plan: Plan) -> str:
+    if engine == "hooks":
+        return plan.replay_engine
+    if not plan.stochastic:
+        return engine
+    if engine == "vmap":
+        raise InputError(
+            "The model draws random numbers (dropout), and vmap would draw others than the training step: use "
+            "engine='hooks' or engine='loop', or put the model in eval mode."
+        )
+    return "masked"
+
+
+def replay(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    names: Sequence[str],
+    inputs: Batch,
+    cotangents: Sequence[Tensor | None],
+    n: int,
+    how: str,
+    state: Sequence[Tensor],
+    on_parameter: OnParameter,
+    gradients: Mapping[str, Tensor],
+) -> None:
+    """Hand on the contributions of ``names`` from a replay of the forward pass with the generator ``state``."""
+    with untouched_random_state(tensors):
+        if state:
+            torch.set_rng_state(state[0])
+            devices = sorted({t.device.index or 0 for t in tensors.values() if t.device.type == "cuda"})
+            for device, own in zip(devices, state[1:], strict=True):
+                torch.cuda.set_rng_state(own, device)
+        parts = list(ENGINES[how](model, tensors, names, inputs, cotangents, n))
+    with torch.no_grad():
+        for name in names:
+            rows = torch.cat([part[name] for _, part in parts])
+            on_parameter(name, [Explicit(rows)], gradients[name])

@@ -1,0 +1,68 @@
+"""Per-sample gradients that are (sums of) outer products: linear layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from noisekit.gradients.contributions import Contribution
+from noisekit.gradients.measure import Measured, Request
+
+
+class OuterProduct(Contribution):
+    """c_i = b_i a_iᵀ of a linear layer on vectors, never formed: every statistic has a factored formula.
+
+    ``left`` b (sample, O) is the gradient of the layer's output, ``right`` a (sample, I) its input.
+    """
+
+    def __init__(self, left: Tensor, right: Tensor):
+        self.n_samples = left.shape[0]
+        self.shape = torch.Size((left.shape[1], right.shape[1]))
+        self.left = left
+        self.right = right
+
+    def rows(self, samples: slice) -> Tensor:
+        return self.left[samples, :, None] * self.right[samples, None, :]
+
+    def measure(self, request: Request) -> Measured:
+        result = Measured()
+        if request.second_moment or (request.squared_norms and not request.gram):
+            left, right = self.left.square(), self.right.square()
+            if request.second_moment:
+                result.second_moment = left.T @ right
+            if request.squared_norms and not request.gram:
+                result.squared_norms = left.sum(1) * right.sum(1)
+        if request.gram:
+            result.gram = (self.left @ self.left.T).mul_(self.right @ self.right.T)
+            result.squared_norms = result.gram.diagonal()
+        if request.index is not None:
+            row, column = request.index // self.shape[1], request.index % self.shape[1]
+            result.values = self.left[:, row] * self.right[:, column]
+        if request.sketch is not None:
+            result.sketch = request.sketch.apply_outer(self.left, self.right)
+        return result
+
+
+class OuterSum(Contribution):
+    """c_i = Σ_t b_it a_itᵀ of a linear layer on sequences.
+
+    ``left`` (sample, t, O), ``right`` (sample, t, I). Norms and Gram matrices go by the t × t products where
+    those are cheaper than forming c_i.
+    """
+
+    def __init__(self, left: Tensor, right: Tensor):
+        self.n_samples = left.shape[0]
+        self.shape = torch.Size((left.shape[2], right.shape[2]))
+        self.left = left
+        self.right = right
+
+    def rows(self, samples: slice) -> Tensor:
+        return torch.bmm(self.left[samples].transpose(1, 2), self.right[samples])
+
+    def measure(self, request: Request) -> Measured:
+        length = self.left.shape[1]
+        if request.only_norms and length * (self.shape[0] + self.shape[1]) < self.shape.numel():
+            left, right = self.left, self.right
+            products = torch.bmm(left, left.transpose(1, 2)).mul_(torch.bmm(right, right.transpose(1, 2)))
+            return Measured(squared_norms=products.sum((1, 2)))
+        return super().measure(request)

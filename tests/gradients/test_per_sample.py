@@ -1,0 +1,52 @@
+"""The three engines against the definition, over every kind of model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from noisekit.errors import InputError
+from noisekit.gradients import diagonal_moments, per_sample_gradients
+
+Case = tuple[nn.Module, Any, Any, Any]
+Reference = Callable[..., dict[str, Tensor]]
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert sorted(found) == sorted(expected)
+    scale = max(float(t.abs().max()) for t in expected.values())
+    for name, value in expected.items():
+        assert found[name].shape == value.shape, name
+        assert float((found[name] - value).abs().max()) < 1e-9 * scale, name
+
+
+@pytest.mark.parametrize("engine", ["hooks", "vmap", "loop"])
+def test_engines_agree_with_the_definition(any_case: Case, reference: Reference, engine: str) -> None:
+    model, loss_fn, inputs, targets = any_case
+    torch.manual_seed(1)
+    expected = reference(model, loss_fn, inputs, targets)
+    torch.manual_seed(1)
+    stochastic = model.training and any(
+        getattr(m, "p", 0) or getattr(m, "dropout", 0) for m in model.modules()
+    )
+    recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
+    if engine == "vmap" and (stochastic or recurrent):
+        with pytest.raises(InputError, match="random numbers" if stochastic else "vmap cannot run"):
+            per_sample_gradients(model, loss_fn, inputs, targets, engine=engine)
+        return
+    found = per_sample_gradients(model, loss_fn, inputs, targets, engine=engine)
+    assert_equal(found, expected)
+
+
+def test_moments_are_those_of_the_samples(any_case: Case, reference: Reference) -> None:
+    model, loss_fn, inputs, targets = any_case
+    torch.manual_seed(1)
+    expected = reference(model, loss_fn, inputs, targets)
+    torch.manual_seed(1)
+    mean, second = diagonal_moments(model, loss_fn, inputs, targets)
+    assert_equal(mean, {name: g.mean(0) for name, g in expected.items()})
+    assert_equal(second, {name: g.square().mean(0) for name, g in expected.items()})
