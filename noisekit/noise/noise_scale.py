@@ -92,8 +92,8 @@ def noise_scale_from_batches(
     """Return the noise scale from gradient norms at two batch sizes b < B, one pair or one pair a step.
 
     |∇f|² = (B|G_B|² − b|G_b|²)/(B − b),  Tr Σ₁ = (|G_b|² − |G_B|²)/(1/b − 1/B), each averaged over steps
-    before the ratio is taken. Errors come from differences of successive steps, so that a slow drift does not widen
-    them; fewer than 8 steps give no interval (NaN).
+    before the ratio is taken. Errors come from differences of successive steps, so that a slow drift does
+    not widen them; fewer than 8 steps give no interval (NaN).
 
     Arguments: ``small_squared_norm``, ``big_squared_norm`` |G|², a number or (step,), in squared gradient
     units; ``small_batch``, ``big_batch`` b and B in samples.
