@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from noisekit.errors import InputError
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -34,6 +36,22 @@ class Solution:
     substeps: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
     """Everything else that repeats the run: hyper-parameters, variant, solver, noise, batch size."""
+    statistics: dict[str, Tensor] = field(default_factory=dict)
+    """Where states are not kept: x_mean and x_variance (time, coordinate), x_quantile (quantile, time,
+    coordinate), over the replicates that are finite; ``settings["quantiles"]`` are the levels."""
+
+    def state_at(self, step: int) -> dict[str, Tensor]:
+        """Return x and, where kept, m and v after optimizer step ``step``, each (replicate, coordinate).
+
+        This is what ``init_state`` takes, together with ``start_step=step``.
+        """
+        saved = self.step.tolist()
+        if not self.state:
+            raise InputError("This solution kept no states; run it with keep_state=True.")
+        if step not in saved:
+            nearest = min(saved, key=lambda s: abs(s - step))
+            raise InputError(f"Step {step} was not saved; the nearest saved step is {nearest}.")
+        return {name: value[:, saved.index(step)] for name, value in self.state.items()}
 
     def to_dataset(self) -> xr.Dataset:
         """Return the solution as an xarray Dataset with axes replicate, time, coordinate."""

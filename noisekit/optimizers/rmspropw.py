@@ -1,0 +1,78 @@
+"""RMSprop with decoupled weight decay as a torch optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+from noisekit.optimizers.checks import check_average, check_nonnegative, gradients_of
+
+
+class RMSpropW(Optimizer):
+    """RMSprop whose weight decay does not pass through the gradient.
+
+    v⁺ = αv + (1 − α)g²,  x⁺ = x − ηg/(√v⁺ + ε) − ηθx. With θ = 0 it is torch's RMSprop.
+
+    Arguments: ``params`` tensors or parameter groups; ``lr`` η; ``alpha`` α in [0, 1); ``eps`` ε;
+    ``weight_decay`` θ; ``maximize`` ascends instead. The state of a parameter is ``step`` and ``square_avg``.
+    Raises InputError for values out of range and for sparse or complex gradients.
+    Source: Compagnoni et al. 2025, arXiv 2411.15958; Loshchilov, Hutter 2019, arXiv 1711.05101.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        check_nonnegative("lr", lr)
+        check_average("alpha", alpha)
+        check_nonnegative("eps", eps)
+        check_nonnegative("weight_decay", weight_decay)
+        defaults = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        super().__init__(params, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("maximize", False)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; ``closure`` evaluates the loss again and returns it."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params: list[Tensor] = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._step_group(group, params)
+        return loss
+
+    def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        gradients = gradients_of(params, "RMSpropW")
+        for p in params:
+            state = self.state[p]
+            if not state:
+                state["step"] = torch.tensor(0.0)
+                state["square_avg"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+            state["step"] += 1
+        averages = [self.state[p]["square_avg"] for p in params]
+        rate, alpha = float(group["lr"]), group["alpha"]
+        torch._foreach_mul_(averages, alpha)
+        torch._foreach_addcmul_(averages, gradients, gradients, value=1 - alpha)
+        divisors = torch._foreach_sqrt(averages)
+        torch._foreach_add_(divisors, group["eps"])
+        if group["weight_decay"]:
+            torch._foreach_mul_(params, 1 - rate * group["weight_decay"])
+        torch._foreach_addcdiv_(params, gradients, divisors, value=rate if group["maximize"] else -rate)

@@ -1,0 +1,51 @@
+"""SignSGD as a torch optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+from noisekit.optimizers.checks import check_nonnegative, gradients_of
+
+
+class SignSGD(Optimizer):
+    """Sign descent, x⁺ = x − η sign(g).
+
+    Arguments: ``params`` tensors or parameter groups; ``lr`` η; ``maximize`` ascends instead.
+    Raises InputError for a negative learning rate and for sparse or complex gradients.
+    Source: Bernstein et al. 2018, arXiv 1802.04434.
+
+    >>> x = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    >>> x.grad = torch.tensor([0.3, -4.0])
+    >>> SignSGD([x], lr=0.5).step(); x.data
+    tensor([ 0.5000, -1.5000])
+    """
+
+    def __init__(self, params: ParamsT, lr: float = 1e-3, *, maximize: bool = False) -> None:
+        check_nonnegative("lr", lr)
+        super().__init__(params, {"lr": lr, "maximize": maximize})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("maximize", False)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; ``closure`` evaluates the loss again and returns it."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params: list[Tensor] = [p for p in group["params"] if p.grad is not None]
+            if params:
+                signs = torch._foreach_sign(gradients_of(params, "SignSGD"))
+                rate = -float(group["lr"]) if not group["maximize"] else float(group["lr"])
+                torch._foreach_add_(params, signs, alpha=rate)
+        return loss

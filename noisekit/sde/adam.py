@@ -1,0 +1,155 @@
+"""Adam with bias correction, with decoupled (AdamW) or L2 weight decay."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from noisekit._typing import GradientFunction, State
+from noisekit.errors import InputError
+from noisekit.noise.base import NoiseModel
+from noisekit.sde.base import Schedule, Substep, averaging_number
+from noisekit.sde.preconditioned import PreconditionedSDE
+from noisekit.sde.second_order import modified_drift
+from noisekit.sde.square_average import advance_square_average, square_noise
+
+
+class AdamSDE(PreconditionedSDE):
+    """The SDE of Adam as torch runs it, with the bias corrections ι_i of the step being taken.
+
+    dM = ρ₁(∇f − M) dt + √η ρ₁ Σ^{1/2} dW,  dV = ρ₂((∇f)² + diag Σ − V) dt,  ρ_i = (1 − β_i)/η,
+    dX = −(√ι₂/ι₁) P⁻¹ [ … ] − θX dt,  P = √V + ε√ι₂,  ι_i = 1 − β_i^{t/η+1}, where […] is
+    ``published`` (M + ηρ₁(∇f − M)) dt;  ``malladi`` M dt, and no (∇f)² in the V equation;
+    ``consistent`` (M + ηρ₁(∇f − M)) dt + η^{3/2} ρ₁ Σ^{1/2} dW, the same W, with the noise of g² in V and the
+    V after the update in P. ``order=2`` is the modified equation of weak order 2, for Gaussian noise.
+    From a zero state the error is worse than first order in η; start from the optimizer's own state
+    (``start_step`` and ``init_state`` of ``integrate``) to compare after k₀ steps.
+
+    Arguments: ``gradient`` ∇f; ``noise``; ``learning_rate`` η; ``betas`` (β₁, β₂); ``eps`` ε;
+    ``weight_decay`` θ; ``decay`` "decoupled" or "l2" (∇f → ∇f + θx); ``schedule`` factor on η at step k.
+    Raises InputError for values out of range, InfiniteVarianceError at integration where Σ is infinite.
+    Source: Compagnoni et al. 2025, arXiv 2411.15958, Theorem 3.12; Malladi et al. 2022, arXiv 2205.10287.
+    """
+
+    def __init__(
+        self,
+        gradient: GradientFunction,
+        noise: NoiseModel,
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        variant: str = "consistent",
+        *,
+        decay: str = "decoupled",
+        schedule: Schedule | None = None,
+        order: int = 1,
+    ) -> None:
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise InputError(f"betas is {betas!r}; it must be two numbers (β₁, β₂).")
+        super().__init__(
+            gradient,
+            noise,
+            learning_rate,
+            beta2=averaging_number("betas[1]", betas[1]),
+            eps=eps,
+            weight_decay=weight_decay,
+            decay=decay,
+            variant=variant,
+            schedule=schedule,
+            order=order,
+        )
+        self.beta1 = averaging_number("betas[0]", betas[0])
+        self.name = "adamw" if self.decoupled else "adam"
+        self.state_names = ("x", "m", "v")
+
+    @property
+    def rho1(self) -> float:
+        """ρ₁ = (1 − β₁)/η, the rate at which M forgets."""
+        return (1 - self.beta1) / self.learning_rate
+
+    def _corrections(self, first: float, second: float) -> tuple[float, float]:
+        """Return √ι₂/ι₁ and √ι₂ after ``first`` and ``second`` steps of M and of V."""
+        root = math.sqrt(1 - self.beta2**second)
+        return root / (1 - self.beta1**first), root
+
+    def _drift(self, state: State, position: float, factor: float) -> State:
+        x, m, v = state["x"], state["m"], state["v"]
+        ratio, root = self._corrections(position + 1, position + 1)
+        gradient = self.decayed_gradient(x)
+        second = self.second_moment(x, gradient)
+        direction = m
+        if self.order == 1 and self.variant != "malladi":
+            direction = torch.lerp(m, gradient, 1 - self.beta1)
+        move = ratio * direction / (v.sqrt() + self.eps * root)
+        if self.decoupled:
+            move = move + self.decoupled * x
+        return {"x": -factor * move, "m": self.rho1 * (gradient - m), "v": self.rho2 * (second - v)}
+
+    def _optimizer_drift(self, state: State, at: Substep) -> State:
+        """Return the order-η part of the mean step: the direction is m⁺/P(v⁺), not m/P(v)."""
+        x, m, v = state["x"], state["m"], state["v"]
+        ratio, root = self._corrections(at.position + 1, at.position + 1)
+        gradient = self.decayed_gradient(x)
+        second = self.second_moment(x, gradient)
+        scale = v.sqrt() + self.eps * root
+        slope = 1 / (2 * v.sqrt() * scale.square())
+        ahead = self.rho1 * (gradient - m) / scale - self.rho2 * m * (second - v) * slope
+        return {"x": (-at.factor * ratio) * ahead}
+
+    def terms(self, state: State, at: Substep) -> tuple[State, State]:
+        x, v, eta = state["x"], state["v"], self.learning_rate
+        zeta = self.noise.sqrt_covariance_product(x, at.normals)
+        drift = self._drift(state, at.position, at.factor)
+        if self.order == 2:
+            modified = self._optimizer_drift(state, at)
+            ahead = at.position + 1
+            drift = modified_drift(lambda y: self._drift(y, ahead, at.factor), drift, state, modified, eta)
+        noise = {"x": zeta.new_zeros(()), "m": (math.sqrt(eta) * self.rho1) * zeta, "v": zeta.new_zeros(())}
+        if self.variant == "consistent":
+            ratio, root = self._corrections(at.position + 1, at.position + 1)
+            # At order 2 half of it: cov(Δx, Δm) then matches the optimizer's in the next order as well.
+            share = (1 - self.beta1) * (1.0 if self.order == 1 else 0.5)
+            noise["x"] = (-at.factor * ratio * share * math.sqrt(eta)) * zeta / (v.sqrt() + self.eps * root)
+            gradient = self.decayed_gradient(x)
+            second = self.second_moment(x, gradient)
+            noise["v"] = square_noise(v, second, (gradient + zeta).square(), self.rho2, eta, at.dt)
+        return drift, noise
+
+    def euler_step(self, state: State, at: Substep) -> None:
+        if self.order == 2:
+            return super().euler_step(state, at)
+        x, m, v, u = state["x"], state["m"], state["v"], at.factor
+        part = 1 - self.beta1
+        gradient = self.decayed_gradient(x)
+        second = self.second_moment(x, gradient)
+        zeta = self.noise.sqrt_covariance_product(x, at.normals)
+        if self.fused:
+            square = (gradient + zeta).square_()
+            advance_square_average(v, second, square, self.one_minus_beta2, at.substeps)
+            age = at.position + 1 / at.substeps + self.lead(at.substeps)
+        else:
+            age = at.position + 1
+        ratio, root = self._corrections(at.position + 1, age)
+        divisor = v.sqrt().add_(self.eps * root)
+        if not self.fused:
+            v.lerp_(second, self.one_minus_beta2 / at.substeps)
+        move = zeta.mul_(at.noise_step)
+        if self.variant == "consistent":
+            move.add_(gradient, alpha=at.dt)
+            direction = (m * (self.beta1 * at.dt)).add_(move, alpha=part)
+        else:
+            direction = m * at.dt
+            if self.variant == "published":
+                direction.mul_(self.beta1).add_(gradient, alpha=part * at.dt)
+            move.add_(gradient, alpha=at.dt)
+        m.mul_(1 - part / at.substeps).add_(move, alpha=self.rho1)
+        if self.decoupled:
+            x.mul_(1 - u * self.decoupled * at.dt)
+        x.addcdiv_(direction, divisor, value=-u * ratio)
+        return None
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"betas": [self.beta1, self.beta2]}

@@ -1,0 +1,188 @@
+"""What an optimizer SDE is: dY = b(Y, t) dt + √η c(Y, t) dW, for a state Y of x and perhaps m and v."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from noisekit._typing import GradientFunction, State
+from noisekit.errors import InfiniteVarianceError, InputError
+from noisekit.noise.base import NoiseModel
+from noisekit.noise.gaussian import GaussianNoise
+from noisekit.sde.brownian import Draws
+
+Schedule = Callable[[int], float]
+"""Factor on the learning rate at optimizer step k, as in torch's LambdaLR."""
+
+
+@dataclass(frozen=True, slots=True)
+class Substep:
+    """One piece of length dt = η/substeps of optimizer step ``step``, and the random numbers it uses."""
+
+    step: int
+    index: int
+    substeps: int
+    learning_rate: float
+    factor: float
+    normals: Tensor
+    draws: Draws
+
+    @property
+    def dt(self) -> float:
+        """The length of the piece in units of t = ηk."""
+        return self.learning_rate / self.substeps
+
+    @property
+    def noise_step(self) -> float:
+        """√(η dt), the size of the noise of the piece."""
+        return self.learning_rate / math.sqrt(self.substeps)
+
+    @property
+    def position(self) -> float:
+        """t/η at the start of the piece."""
+        return self.step + self.index / self.substeps
+
+
+class OptimizerSDE(ABC):
+    """The SDE of one optimizer under one noise model; an SDE of one's own needs ``terms`` and ``name``.
+
+    ``state_names`` are the tensors of the state, each (replicate, coordinate). ``positive`` names those that
+    must stay positive. ``order`` is the weak order in η of the SDE itself.
+    """
+
+    name: str
+    state_names: tuple[str, ...] = ("x",)
+    positive: tuple[str, ...] = ()
+    needs_variance: bool = True
+
+    def __init__(
+        self,
+        gradient: GradientFunction,
+        noise: NoiseModel,
+        learning_rate: float,
+        *,
+        schedule: Schedule | None = None,
+        order: int = 1,
+    ) -> None:
+        if not callable(gradient):
+            raise InputError(
+                "gradient must be a function of x (replicate, coordinate), such as problem.gradient."
+            )
+        if not isinstance(noise, NoiseModel):
+            raise InputError(
+                f"noise is a {type(noise).__name__}; give a noise model such as GaussianNoise(scale=…)."
+            )
+        if order not in (1, 2):
+            raise InputError(f"order is {order}; the SDEs here have weak order 1 or 2.")
+        self.gradient_function = gradient
+        self.noise = noise
+        self.learning_rate = positive_number("learning_rate", learning_rate)
+        self.schedule = schedule
+        self.order = order
+
+    @abstractmethod
+    def terms(self, state: State, at: Substep) -> tuple[State, State]:
+        """Return the drift b and the noise per √dt, one entry for each tensor of the state.
+
+        The noise has mean 0 and the covariance of √η c dW/√dt; it is a function of ``at.normals``
+        (replicate, normal) or of ``at.draws``.
+        """
+
+    def euler_step(self, state: State, at: Substep) -> None:
+        """Advance ``state`` in place by Y ← Y + b dt + √dt noise. Subclasses may fuse it."""
+        drift, noise = self.terms(state, at)
+        root = math.sqrt(at.dt)
+        for name in self.state_names:
+            state[name].add_(drift[name], alpha=at.dt).add_(noise[name], alpha=root)
+
+    def start(self, x: Tensor, given: State, substeps: int, *, own_euler: bool) -> State:
+        """Return the state at the start: ``given`` tensors of the optimizer, zeros for the rest.
+
+        ``own_euler`` says whether the solver will call ``euler_step``.
+        """
+        return {
+            name: x if name == "x" else given[name] if name in given else torch.zeros_like(x)
+            for name in self.state_names
+        }
+
+    def n_normals(self, x: Tensor) -> int:
+        """Return how many standard normals a replicate needs in one substep."""
+        return self.noise.n_normals(x)
+
+    def factor(self, step: int) -> float:
+        """Return the factor of the learning-rate schedule at ``step``."""
+        return 1.0 if self.schedule is None else schedule_factor(self.schedule, step)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """Return ∇f(x) outside any autograd graph, (replicate, coordinate)."""
+        with torch.enable_grad():
+            return self.gradient_function(x).detach()
+
+    def check(self, x: Tensor) -> None:
+        """Refuse a gradient of wrong shape or dtype, and noise whose variance the SDE needs but has not."""
+        probe = x[:1]
+        gradient = self.gradient_function(probe)
+        if not isinstance(gradient, Tensor) or gradient.shape != probe.shape or gradient.dtype != probe.dtype:
+            came = (
+                f"{gradient.dtype} of shape {tuple(gradient.shape)}"
+                if isinstance(gradient, Tensor)
+                else type(gradient).__name__
+            )
+            raise InputError(
+                f"gradient(x) returned {came} for x of {probe.dtype}, {tuple(probe.shape)}; "
+                "it must return the same shape and dtype, (replicate, coordinate)."
+            )
+        if self.needs_variance and bool(torch.isinf(self.noise.variance(probe)).any()):
+            raise InfiniteVarianceError(
+                f"The noise has infinite variance, so {self.name} has no SDE; use SignSGDSDE, "
+                "which needs P(g < 0) only, or fit noise with more than 2 degrees of freedom."
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """Return what repeats the SDE, as plain values."""
+        return {"noise": repr(self.noise), "schedule": self.schedule is not None, "order": self.order}
+
+
+def schedule_factor(schedule: Schedule, step: int) -> float:
+    """Return the factor of ``schedule`` at ``step`` if it is a finite number of at least 0."""
+    value = float(schedule(step))
+    if not (math.isfinite(value) and value >= 0):
+        raise InputError(f"The schedule gives {value} at step {step}; it must be finite and not negative.")
+    return value
+
+
+def is_normal(noise: NoiseModel) -> bool:
+    """Return whether Σ^{1/2} z with normal z has the law of the noise itself, not only its covariance."""
+    return isinstance(noise, GaussianNoise) or getattr(noise, "law", None) == "gaussian"
+
+
+def positive_number(name: str, value: float) -> float:
+    """Return ``value`` as a float if it is finite and above 0."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not math.isfinite(value)
+        or value <= 0
+    ):
+        raise InputError(f"{name} is {value!r}; it must be a finite number above 0.")
+    return float(value)
+
+
+def decay_number(name: str, value: float) -> float:
+    """Return ``value`` as a float if it is finite and not negative."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise InputError(f"{name} is {value!r}; it must be a finite number, 0 or above.")
+    return float(value)
+
+
+def averaging_number(name: str, value: float) -> float:
+    """Return ``value`` as a float if it is in [0, 1)."""
+    if not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise InputError(f"{name} is {value!r}; it must be in [0, 1).")
+    return float(value)

@@ -1,0 +1,212 @@
+"""Integrate an optimizer SDE over many replicates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from noisekit._typing import Observable, State
+from noisekit.errors import InputError
+from noisekit.sde.base import OptimizerSDE, Substep
+from noisekit.sde.brownian import Draws, group_blocks, replicate_blocks
+from noisekit.sde.checkpoint import load_checkpoint, save_checkpoint
+from noisekit.sde.inputs import check_count, check_quantiles, check_substeps, replicate_state, replicate_x0
+from noisekit.sde.progress import progress_bar
+from noisekit.sde.solution import Solution
+from noisekit.sde.solvers import EulerMaruyama, Solver, StochasticHeun
+from noisekit.sde.trajectory import Trajectory, saved_steps
+
+
+def integrate(
+    sde: OptimizerSDE,
+    x0: Tensor | None,
+    *,
+    steps: int,
+    substeps: int = 8,
+    replicates: int = 1,
+    save_every: int = 1,
+    observables: Mapping[str, Observable] | None = None,
+    keep_state: bool = True,
+    seed: int = 0,
+    solver: Solver | None = None,
+    start_step: int = 0,
+    init_state: State | None = None,
+    quantiles: Sequence[float] = (0.05, 0.5, 0.95),
+    workers: int = 1,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 100,
+    progress: bool = False,
+) -> Solution:
+    """Return paths of an optimizer SDE from t = ηk₀ to η(k₀ + steps), dt = η/substeps.
+
+    The noise of a path is named by (seed, replicate, step): it does not depend on how many replicates run, on
+    ``workers``, on ``save_every`` or on resuming, and runs with other ``substeps`` share the Brownian path.
+    (Where the gradient itself rounds differently for other numbers of replicates, last digits do too.)
+
+    Arguments: ``sde``; ``x0`` (coordinate,) or (replicate, coordinate), None if ``init_state`` holds x;
+    ``steps`` optimizer steps; ``substeps`` a power of two, 1 gives a result labelled "surrogate";
+    ``save_every`` steps between saved instants; ``observables`` name → function of x (replicate, coordinate)
+    returning (replicate,); ``keep_state=False`` keeps the mean, variance and ``quantiles`` over replicates in
+    ``Solution.statistics`` instead of the paths; ``solver`` Euler–Maruyama, or stochastic Heun where the SDE
+    is of order 2; ``start_step`` k₀ and ``init_state`` m and v of an optimizer after k₀ steps; ``workers``
+    threads over blocks of replicates, for gradients that may be called from several threads;
+    ``checkpoint`` a file that is written every ``checkpoint_every`` steps and resumed from if it exists.
+    Returns a Solution; a path that is not finite is marked with its first bad step in ``diverged``.
+    Raises InputError for arguments out of range, InfiniteVarianceError where the SDE needs a variance.
+    """
+    steps, save_every = check_count("steps", steps), check_count("save_every", save_every)
+    replicates, workers = check_count("replicates", replicates), check_count("workers", workers)
+    substeps, start_step = check_substeps(substeps), check_count("start_step", start_step, least=0)
+    checkpoint_every = check_count("checkpoint_every", checkpoint_every)
+    if solver is None:
+        solver = StochasticHeun() if sde.order == 2 else EulerMaruyama()
+    if solver.order < sde.order:
+        raise InputError(f"An SDE of order {sde.order} needs a solver of that order; use StochasticHeun().")
+    if workers > 1 and hasattr(sde.noise, "problem"):
+        raise InputError("Noise from the data of a problem is computed in one thread; use workers=1.")
+    given = dict(init_state or {})
+    x = replicate_x0(x0 if x0 is not None else given.get("x"), replicates)
+    sde.check(x)
+
+    with torch.no_grad():
+        own = replicate_state(given, x, sde.state_names)
+        state = sde.start(x, own, substeps, own_euler=solver.uses_euler_step)
+        plan = saved_steps(start_step, steps, save_every)
+        trajectory = Trajectory(
+            plan, state, observables or {}, keep_state=keep_state, quantiles=check_quantiles(quantiles)
+        )
+        settings = sde.settings() | {"solver": solver.name, "start_step": start_step}
+        identity = settings | {
+            "sde": sde.name,
+            "learning_rate": sde.learning_rate,
+            "seed": seed,
+            "substeps": substeps,
+            "steps": steps,
+            "save_every": save_every,
+            "shape": list(x.shape),
+            "dtype": str(x.dtype),
+            "observables": sorted(observables or {}),
+            "keep_state": keep_state,
+            "x0": float(x.double().sum()),
+        }
+        runner = _Runner(sde, solver, trajectory, _chunks(sde, state, seed, substeps))
+        path = None if checkpoint is None else Path(checkpoint)
+        reached = None if path is None else load_checkpoint(path, state, trajectory, identity)
+        _run(runner, state, plan, reached, path, checkpoint_every, identity, workers, progress)
+
+    step = torch.tensor(plan, dtype=torch.int64)
+    return Solution(
+        optimizer=sde.name,
+        kind="surrogate" if substeps == 1 else "sde",
+        step=step,
+        time=step.double() * sde.learning_rate,
+        state=trajectory.states,
+        observables=trajectory.observables,
+        diverged=trajectory.diverged,
+        learning_rate=sde.learning_rate,
+        seed=seed,
+        substeps=substeps,
+        settings=settings | {"quantiles": list(quantiles)},
+        statistics=trajectory.statistics,
+    )
+
+
+@dataclass
+class _Chunk:
+    """Replicates that are stepped together: views of the whole state, and their random numbers."""
+
+    rows: slice
+    state: State
+    draws: Draws
+
+
+def _chunks(sde: OptimizerSDE, state: State, seed: int, substeps: int) -> list[_Chunk]:
+    x = state["x"]
+    blocks = replicate_blocks(*x.shape)
+    chunks = []
+    for group in group_blocks(blocks, x.shape[1], together=x.device.type != "cpu"):
+        rows = slice(group[0].start, group[-1].stop)
+        views = {name: value[rows] for name, value in state.items()}
+        draws = Draws(seed, group, sde.n_normals(views["x"]), substeps, views["x"])
+        chunks.append(_Chunk(rows, views, draws))
+    return chunks
+
+
+@dataclass
+class _Runner:
+    """Advances one chunk over a range of optimizer steps."""
+
+    sde: OptimizerSDE
+    solver: Solver
+    trajectory: Trajectory
+    chunks: list[_Chunk]
+
+    def advance(self, chunk: _Chunk, first: int, last: int) -> None:
+        with torch.no_grad():
+            substeps = chunk.draws.bridge.shape[0]
+            for step in range(first, last):
+                factor = self.sde.factor(step)
+                normals = chunk.draws.normals(step)
+                for index in range(substeps):
+                    z = normals[index] if len(normals) else normals
+                    at = Substep(step, index, substeps, self.sde.learning_rate, factor, z, chunk.draws)
+                    self.solver.step(self.sde, chunk.state, at)
+                self.trajectory.mark_diverged(chunk.rows, chunk.state["x"], step + 1)
+
+    def save(self, chunk: _Chunk, index: int) -> None:
+        self.trajectory.save_rows(index, chunk.rows, chunk.state)
+
+
+def _run(
+    runner: _Runner,
+    state: State,
+    plan: list[int],
+    reached: int | None,
+    path: Path | None,
+    checkpoint_every: int,
+    identity: dict[str, Any],
+    workers: int,
+    progress: bool,
+) -> None:
+    """Advance all chunks from saved step to saved step."""
+    number = {step: index for index, step in enumerate(plan)}
+    stops = set(plan)
+    if path is not None:
+        stops.update(range(plan[0], plan[-1], checkpoint_every))
+    trajectory = runner.trajectory
+
+    def until(chunk: _Chunk, first: int, last: int) -> None:
+        runner.advance(chunk, first, last)
+        if last in number:
+            runner.save(chunk, number[last])
+
+    position = plan[0] if reached is None else reached
+    if reached is None:
+        for chunk in runner.chunks:
+            runner.save(chunk, 0)
+        trajectory.save_statistics(0, state["x"])
+    with (
+        ThreadPoolExecutor(min(workers, len(runner.chunks))) if workers > 1 else nullcontext() as pool,
+        progress_bar(progress, plan[-1] - plan[0], position - plan[0], "integrate") as bar,
+    ):
+        for stop in sorted(s for s in stops if s > position):
+            if pool is None:
+                for chunk in runner.chunks:
+                    until(chunk, position, stop)
+            else:
+                first = position
+                list(pool.map(lambda chunk, first=first, stop=stop: until(chunk, first, stop), runner.chunks))
+            if stop in number:
+                trajectory.save_statistics(number[stop], state["x"])
+            if bar is not None:
+                bar.update(stop - position)
+            position = stop
+            if path is not None and ((stop - plan[0]) % checkpoint_every == 0 or stop == plan[-1]):
+                save_checkpoint(path, stop, state, trajectory, identity)

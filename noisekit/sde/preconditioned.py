@@ -1,0 +1,97 @@
+"""What RMSprop and Adam share: a running square average, weight decay of two kinds, and variants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from noisekit._typing import GradientFunction, State
+from noisekit.errors import InputError, unknown_name
+from noisekit.noise.base import NoiseModel
+from noisekit.sde.base import OptimizerSDE, Schedule, decay_number
+
+
+class PreconditionedSDE(OptimizerSDE):
+    """An SDE whose step is divided by √V + ε."""
+
+    positive = ("v",)
+    variants: tuple[str, ...] = ("consistent", "published", "malladi")
+
+    def __init__(
+        self,
+        gradient: GradientFunction,
+        noise: NoiseModel,
+        learning_rate: float,
+        *,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+        decay: str,
+        variant: str,
+        schedule: Schedule | None,
+        order: int,
+    ) -> None:
+        super().__init__(gradient, noise, learning_rate, schedule=schedule, order=order)
+        if variant not in self.variants:
+            raise unknown_name("variant", variant, self.variants)
+        if decay not in ("decoupled", "l2"):
+            raise unknown_name("kind of decay", decay, ("decoupled", "l2"))
+        if order == 2 and variant != "consistent":
+            raise InputError(f"The order-2 SDE extends the 'consistent' variant, not {variant!r}.")
+        self.one_minus_beta2 = 1 - beta2
+        self.beta2 = beta2
+        self.eps = decay_number("eps", eps)
+        self.weight_decay = decay_number("weight_decay", weight_decay)
+        self.decay = decay
+        self.variant = variant
+        self.decoupled = self.weight_decay if decay == "decoupled" else 0.0
+
+    @property
+    def rho2(self) -> float:
+        """ρ₂ = (1 − β₂)/η, the rate at which V forgets."""
+        return self.one_minus_beta2 / self.learning_rate
+
+    @property
+    def fused(self) -> bool:
+        """Whether an Euler step divides by the V after its update, as the optimizer does."""
+        return self.variant == "consistent" and self.order == 1
+
+    def decayed_gradient(self, x: Tensor) -> Tensor:
+        """Return ∇f, plus θx where the decay is of the L2 kind."""
+        gradient = self.gradient(x)
+        return gradient.add(x, alpha=self.weight_decay) if self.decay == "l2" else gradient
+
+    def second_moment(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """Return what V tends to: (∇f)² + diag Σ, or diag Σ alone in the variant of Malladi et al."""
+        variance = self.noise.variance(x)
+        if self.variant == "malladi":
+            return variance
+        return torch.addcmul(variance, gradient, gradient)
+
+    def lead(self, substeps: int) -> float:
+        """Return by what part of a step V(t) runs ahead of the optimizer's v_k at t = ηk.
+
+        Step k uses v_{k+1} from t = ηk to η(k + 1), so that V(t) belongs to k + ½; V after the update of a
+        substep is already dt ahead.
+        """
+        return (1 - 1 / substeps) / 2 if self.fused else 0.0
+
+    def start(self, x: Tensor, given: State, substeps: int, *, own_euler: bool) -> State:
+        state = super().start(x, given, substeps, own_euler=own_euler)
+        second = self.second_moment(x, self.decayed_gradient(x))
+        if self.fused and own_euler:
+            kept = self.beta2 ** self.lead(substeps)
+            state["v"] = kept * state["v"] + (1 - kept) * second
+        elif "v" not in given:
+            state["v"] = self.one_minus_beta2 * second
+        return state
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {
+            "eps": self.eps,
+            "weight_decay": self.weight_decay,
+            "decay": self.decay,
+            "variant": self.variant,
+        }

@@ -1,0 +1,113 @@
+"""RMSprop, with decoupled (RMSpropW) or L2 weight decay."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from noisekit._typing import GradientFunction, State
+from noisekit.noise.base import NoiseModel
+from noisekit.sde.base import Schedule, Substep, averaging_number
+from noisekit.sde.preconditioned import PreconditionedSDE
+from noisekit.sde.second_order import modified_drift
+from noisekit.sde.square_average import advance_square_average, square_noise
+
+
+class RMSpropSDE(PreconditionedSDE):
+    """The SDE of RMSprop, x⁺ = x − ηg/(√v⁺ + ε) − ηθx, v⁺ = βv + (1 − β)g².
+
+    dX = −P⁻¹(∇f dt + √η Σ^{1/2} dW) − θX dt, P = √V + ε,  dV = ρ((∇f)² + diag Σ − V) dt, ρ = (1 − β)/η.
+    Variants: ``consistent`` puts the noise of g² into V, ρ√(η dt)((∇f + ζ)² − (∇f)² − diag Σ) with the ζ that
+    moves X, and divides by the V after the update; ``published`` is the equation above; ``malladi`` leaves
+    (∇f)² out of the V equation. ``order=2`` is the modified equation of weak order 2, for Gaussian noise.
+
+    Arguments: ``gradient`` ∇f; ``noise``; ``learning_rate`` η; ``beta`` β, torch's alpha; ``eps`` ε;
+    ``weight_decay`` θ; ``decay`` "decoupled" or "l2" (∇f → ∇f + θx); ``schedule`` factor on η at step k.
+    Raises InputError for values out of range, InfiniteVarianceError at integration where Σ is infinite.
+    Source: Compagnoni et al. 2025, arXiv 2411.15958; Malladi et al. 2022, arXiv 2205.10287; V-noise and order
+    2 derived after Callisti, Romito, Triggiano 2025, arXiv 2509.21614.
+    """
+
+    def __init__(
+        self,
+        gradient: GradientFunction,
+        noise: NoiseModel,
+        learning_rate: float,
+        beta: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        variant: str = "consistent",
+        *,
+        decay: str = "decoupled",
+        schedule: Schedule | None = None,
+        order: int = 1,
+    ) -> None:
+        super().__init__(
+            gradient,
+            noise,
+            learning_rate,
+            beta2=averaging_number("beta", beta),
+            eps=eps,
+            weight_decay=weight_decay,
+            decay=decay,
+            variant=variant,
+            schedule=schedule,
+            order=order,
+        )
+        self.name = "rmspropw" if self.decoupled else "rmsprop"
+        self.state_names = ("x", "v")
+
+    def _drift(self, state: State, factor: float) -> State:
+        x, v = state["x"], state["v"]
+        gradient = self.decayed_gradient(x)
+        second = self.second_moment(x, gradient)
+        move = gradient / (v.sqrt() + self.eps)
+        if self.decoupled:
+            move = move + self.decoupled * x
+        return {"x": -factor * move, "v": self.rho2 * (second - v)}
+
+    def _optimizer_drift(self, state: State, factor: float) -> State:
+        """Return the order-η part of the mean step: g and v⁺ are correlated, E g(g² − v) ≠ 0."""
+        x, v = state["x"], state["v"]
+        gradient = self.decayed_gradient(x)
+        root = v.sqrt()
+        moment = gradient * (gradient.square() + 3 * self.noise.variance(x) - v)
+        return {"x": factor * self.rho2 * moment / (2 * root * (root + self.eps).square())}
+
+    def terms(self, state: State, at: Substep) -> tuple[State, State]:
+        x, v, eta = state["x"], state["v"], self.learning_rate
+        zeta = self.noise.sqrt_covariance_product(x, at.normals)
+        drift = self._drift(state, at.factor)
+        if self.order == 2:
+            extra = self._optimizer_drift(state, at.factor)
+            drift = modified_drift(lambda y: self._drift(y, at.factor), drift, state, extra, eta)
+        noise = {"x": (-at.factor * math.sqrt(eta)) * zeta / (v.sqrt() + self.eps), "v": zeta.new_zeros(())}
+        if self.variant == "consistent":
+            gradient = self.decayed_gradient(x)
+            second = self.second_moment(x, gradient)
+            square = (gradient + zeta).square()
+            noise["v"] = square_noise(v, second, square, self.rho2, eta, at.dt)
+        return drift, noise
+
+    def euler_step(self, state: State, at: Substep) -> None:
+        x, v, u = state["x"], state["v"], at.factor
+        if self.order == 2:
+            return super().euler_step(state, at)
+        gradient = self.decayed_gradient(x)
+        second = self.second_moment(x, gradient)
+        zeta = self.noise.sqrt_covariance_product(x, at.normals)
+        if self.fused:
+            square = (gradient + zeta).square_()
+            advance_square_average(v, second, square, self.one_minus_beta2, at.substeps)
+            divisor = v.sqrt().add_(self.eps)
+        else:
+            divisor = v.sqrt().add_(self.eps)
+            v.lerp_(second, self.one_minus_beta2 / at.substeps)
+        move = zeta.mul_(at.noise_step).add_(gradient, alpha=at.dt)
+        if self.decoupled:
+            x.mul_(1 - u * self.decoupled * at.dt)
+        x.addcdiv_(move, divisor, value=-u)
+        return None
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"beta": self.beta2}

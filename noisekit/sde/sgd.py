@@ -1,0 +1,121 @@
+"""SGD, with momentum, weight decay and a learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+from torch import Tensor
+
+from noisekit._typing import GradientFunction, State
+from noisekit.errors import InputError
+from noisekit.noise.base import NoiseModel
+from noisekit.sde.base import OptimizerSDE, Schedule, Substep, averaging_number, decay_number, positive_number
+
+
+class SGDSDE(OptimizerSDE):
+    """The SDE of stochastic gradient descent.
+
+    dX = −∇f(X) dt + √η Σ(X)^{1/2} dW, t = ηk.
+    With momentum μ and torch's buffer B (B⁺ = μB + g, x⁺ = x − ηB⁺):
+    dX = −(μB + ∇f) dt − √η Σ^{1/2} dW,  dB = η⁻¹(∇f − (1 − μ)B) dt + η^{−1/2} Σ^{1/2} dW, the same W.
+    ``order=2`` adds −½(b·∇)b to the drift b, which is −∇(η|∇f|²/4); without momentum only.
+
+    Arguments: ``gradient`` ∇f, x → same shape (replicate, coordinate); ``noise`` the law of g − ∇f;
+    ``learning_rate`` η; ``momentum`` μ in [0, 1); ``nesterov`` as in torch; ``weight_decay`` θ of the L2 kind
+    (∇f → ∇f + θx); ``schedule`` factor on η at step k; ``curvature`` the largest eigenvalue of the Hessian,
+    only to warn where gradient descent itself is unstable, η > 2(1 + μ)/λ.
+    Raises InputError for values out of range, InfiniteVarianceError at integration where Σ is infinite.
+    Source: Li, Tai, E 2017, arXiv 1511.06251; Compagnoni et al. 2025, arXiv 2411.15958.
+
+    >>> import torch, noisekit as nk
+    >>> sde = nk.SGDSDE(lambda x: x, nk.GaussianNoise(scale=0.0), learning_rate=0.1)
+    >>> nk.integrate(sde, torch.ones(1, dtype=torch.float64), steps=10).state["x"][0, -1].round(decimals=2)
+    tensor([0.3700], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        gradient: GradientFunction,
+        noise: NoiseModel,
+        learning_rate: float,
+        *,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        schedule: Schedule | None = None,
+        order: int = 1,
+        curvature: float | None = None,
+    ) -> None:
+        super().__init__(gradient, noise, learning_rate, schedule=schedule, order=order)
+        self.momentum = averaging_number("momentum", momentum)
+        self.nesterov = nesterov
+        self.weight_decay = decay_number("weight_decay", weight_decay)
+        self.name = "sgd"
+        self.state_names = ("x", "m") if momentum else ("x",)
+        if nesterov and not momentum:
+            raise InputError("nesterov needs a momentum above 0.")
+        if order == 2 and momentum:
+            raise InputError("The order-2 SDE of SGD is for momentum 0; use order=1 with momentum.")
+        if curvature is not None:
+            self._warn_unstable(positive_number("curvature", curvature))
+
+    def _warn_unstable(self, curvature: float) -> None:
+        limit = 2 * (1 + self.momentum) / (curvature + self.weight_decay)
+        if self.learning_rate > limit and not self.nesterov:
+            warnings.warn(
+                f"learning_rate {self.learning_rate:g} is beyond the stability limit {limit:g} of curvature "
+                f"{curvature:g}: SGD diverges there, its SDE does not see it.",
+                stacklevel=3,
+            )
+
+    def _decayed_gradient(self, x: Tensor) -> Tensor:
+        gradient = self.gradient(x)
+        return gradient.add(x, alpha=self.weight_decay) if self.weight_decay else gradient
+
+    def terms(self, state: State, at: Substep) -> tuple[State, State]:
+        x, eta = state["x"], self.learning_rate
+        gradient = self._decayed_gradient(x)
+        zeta = self.noise.sqrt_covariance_product(x, at.normals)
+        if self.order == 2:
+            ahead = self._decayed_gradient(x - eta * at.factor * gradient)
+            gradient = 1.5 * gradient - 0.5 * ahead
+        if not self.momentum:
+            return {"x": -at.factor * gradient}, {"x": (-at.factor * math.sqrt(eta)) * zeta}
+        mu, buffer = self.momentum, state["m"]
+        direct = 1 + mu if self.nesterov else 1.0
+        carried = mu * mu if self.nesterov else mu
+        drift_x = -at.factor * (carried * buffer + direct * gradient)
+        drift = {"x": drift_x, "m": (gradient - (1 - mu) * buffer) / eta}
+        return drift, {"x": (-at.factor * direct * math.sqrt(eta)) * zeta, "m": zeta / math.sqrt(eta)}
+
+    def euler_step(self, state: State, at: Substep) -> None:
+        if self.momentum or self.order == 2:
+            return super().euler_step(state, at)
+        x, u = state["x"], at.factor
+        if self._one_pass():
+            # One backward pass of a randomly weighted loss gives the drift and the noise together.
+            x_old = x.clone() if self.weight_decay else x
+            move = self.noise.drift_and_noise(x, at.normals, u * at.dt, u * at.noise_step)  # type: ignore[attr-defined]
+            x.sub_(move)
+            if self.weight_decay:
+                x.sub_(x_old, alpha=u * at.dt * self.weight_decay)
+            return None
+        gradient = self._decayed_gradient(x)
+        zeta = self.noise.sqrt_covariance_product(x, at.normals)
+        x.sub_(gradient, alpha=u * at.dt).sub_(zeta, alpha=u * at.noise_step)
+        return None
+
+    def _one_pass(self) -> bool:
+        """Return whether the noise model can add ∇f of this very problem to its noise in one pass."""
+        owner = getattr(self.gradient_function, "__self__", None)
+        same = owner is not None and owner is getattr(self.noise, "problem", None)
+        return same and hasattr(self.noise, "drift_and_noise")
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {
+            "momentum": self.momentum,
+            "nesterov": self.nesterov,
+            "weight_decay": self.weight_decay,
+        }

@@ -1,0 +1,73 @@
+"""SignSGD under any noise, also noise without a variance."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from noisekit._typing import GradientFunction, State
+from noisekit.errors import InputError
+from noisekit.noise.base import NoiseModel
+from noisekit.sde.base import OptimizerSDE, Schedule, Substep, is_normal
+
+
+class SignSGDSDE(OptimizerSDE):
+    """The SDE of sign descent, x⁺ = x − η sign(g).
+
+    dX = −E[sign g] dt + √η Σ̄^{1/2} dW, Σ̄ = Cov(sign g).
+    Independent coordinates: Σ̄ = diag(1 − E²); Gaussian E = erf(∇f/(√2 σ)), Student-t E = 2F_ν(∇f/s) − 1.
+    Correlated noise: the increment is √(η dt)(sign(∇f + ζ) − E[sign g]) with ζ drawn from the noise, which
+    has mean 0 and covariance η dt Σ̄ with all its correlations, and needs no (coordinate, coordinate) matrix.
+
+    Arguments: ``gradient`` ∇f, x → same shape (replicate, coordinate); ``noise`` any noise model, also
+    without a variance; ``learning_rate`` η; ``schedule`` factor on η at step k.
+    Raises InputError for values out of range.
+    Source: Compagnoni et al. 2025, arXiv 2411.15958, Theorem 3.2 and Corollary 3.3.
+    """
+
+    needs_variance = False
+
+    def __init__(
+        self,
+        gradient: GradientFunction,
+        noise: NoiseModel,
+        learning_rate: float,
+        *,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(gradient, noise, learning_rate, schedule=schedule)
+        self.name = "signsgd"
+        if not callable(getattr(noise, "expected_sign", None)):
+            raise InputError("SignSGDSDE needs a noise model with expected_sign(x, gradient).")
+
+    def n_normals(self, x: Tensor) -> int:
+        if self.noise.independent:
+            return x.shape[-1]
+        return self.noise.n_normals(x) if is_normal(self.noise) else 0
+
+    def _sign_noise(self, x: Tensor, gradient: Tensor, mean: Tensor, at: Substep) -> Tensor:
+        """Return a draw with mean 0 and covariance Cov(sign g)."""
+        if self.noise.independent:
+            deviation = torch.addcmul(torch.ones_like(mean), mean, mean, value=-1).clamp_(min=0).sqrt_()
+            return deviation.mul_(at.normals)
+        if is_normal(self.noise):
+            draw = self.noise.sqrt_covariance_product(x, at.normals)
+        else:
+            draw = at.draws.sample(self.noise, x, at.step, at.index)
+        return (gradient + draw).sign_().sub_(mean)
+
+    def terms(self, state: State, at: Substep) -> tuple[State, State]:
+        x = state["x"]
+        gradient = self.gradient(x)
+        mean = self.noise.expected_sign(x, gradient)
+        noise = self._sign_noise(x, gradient, mean, at)
+        return {"x": -at.factor * mean}, {"x": (-at.factor * math.sqrt(self.learning_rate)) * noise}
+
+    def euler_step(self, state: State, at: Substep) -> None:
+        x, u = state["x"], at.factor
+        gradient = self.gradient(x)
+        mean = self.noise.expected_sign(x, gradient)
+        noise = self._sign_noise(x, gradient, mean, at)
+        x.sub_(mean, alpha=u * at.dt).sub_(noise, alpha=u * at.noise_step)
