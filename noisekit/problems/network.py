@@ -11,8 +11,9 @@ from torch.func import functional_call, vmap
 
 from noisekit._typing import LossFunction
 from noisekit.errors import InputError
+from noisekit.gradients import diagonal_moments
 from noisekit.problems.checks import count_activations, refuse_mixing_loss, refuse_mixing_modules
-from noisekit.problems.moments import is_mlp, mlp_moments, moments_of_one
+from noisekit.problems.dense import is_mlp, mlp_moments, mlp_per_sample_gradients
 from noisekit.problems.sample_losses import sample_losses
 
 ACTIVATION_BUDGET = {"vmap": 2**24, "loop": 2**23}
@@ -91,6 +92,7 @@ class ModelProblem:
         self._x0 = torch.cat([p.detach().reshape(-1) for p in trainable.values()]).clone()
         self.metadata = {"n_parameters": len(self._x0), **(metadata or {})}
         self.replicates = replicates if replicates != "auto" else _quickest(model, self.inputs)
+        self._is_batched_mlp = self.replicates == "vmap" and is_mlp(model, self.inputs)
         self._chunk_size = chunk_size
         refuse_mixing_loss(model, loss_fn, self.inputs[:4], self.targets[:4])
         self._activations = count_activations(model, self.inputs)
@@ -166,25 +168,36 @@ class ModelProblem:
     def gradient_moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (1/N) Σ ∇ℓ_i and (1/N) Σ (∇ℓ_i)², both (replicate, coordinate)."""
         self._check(x)
-        if self.replicates == "vmap" and is_mlp(self.model, self.inputs):
+        if self._is_batched_mlp:
             parts = [mlp_moments(self, leaves, list(self._chunks(leaves))) for _, leaves in self._groups(x)]
-        else:
-            parts = [moments_of_one(self, row) for row in x]
-        mean, second = zip(*parts, strict=True)
-        return torch.cat(mean), torch.cat(second)
+            mean, second = zip(*parts, strict=True)
+            return torch.cat(mean), torch.cat(second)
+        rows = [self._moments_of_one(row) for row in x]
+        mean, second = zip(*rows, strict=True)
+        return torch.stack(mean), torch.stack(second)
 
     def per_sample_gradients(self, x: Tensor) -> Tensor:
         """Return every ∇ℓ_i(x), (replicate, sample, coordinate): for small problems only."""
         self._check(x)
+        if self._is_batched_mlp:
+            groups = self._groups(x)
+            return torch.cat([mlp_per_sample_gradients(self, g, list(self._chunks(g))) for _, g in groups])
 
         def loss_of_one(parameters: dict[str, Tensor], one: Tensor, target: Tensor) -> Tensor:
             outputs = functional_call(self.model, parameters, (one.unsqueeze(0),))
             return self.loss_fn(outputs, target.unsqueeze(0))
 
         of_samples = vmap(torch.func.grad(loss_of_one), in_dims=(None, 0, 0), chunk_size=64)
-        return torch.stack(
-            [self.flatten(of_samples(self.unflatten(row), self.inputs, self.targets)) for row in x]
+        rows = [of_samples(self.unflatten(row), self.inputs, self.targets) for row in x]
+        return torch.stack([self.flatten(row) for row in rows])
+
+    def _moments_of_one(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        chunk = self._chunk_size or max(1, ACTIVATION_BUDGET["loop"] // self._activations)
+        parameters = self.unflatten(x.detach())
+        mean, second = diagonal_moments(
+            self.model, self.loss_fn, self.inputs, self.targets, parameters, chunk=min(chunk, self.n_samples)
         )
+        return self.flatten(mean), self.flatten(second)
 
     def _weighted_sum(self, x: Tensor, weights: Tensor | None, index: Tensor | None) -> Tensor:
         """Return Σ w_i ∇ℓ_i over all samples or those of ``index``; without weights their mean."""

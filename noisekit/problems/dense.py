@@ -1,4 +1,4 @@
-"""First and second moments of the per-sample gradients of a network, without an N × P matrix."""
+"""Per-sample gradients of dense networks, for all replicates in one pass."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def mlp_moments(problem: ModelProblem, leaves: list[Tensor], chunks: list[slice]
     input, so Σ (∇ℓ_i)² = (B²)ᵀ A²: two products of the size of the backward pass.
     """
     parameters = dict(zip(problem.parameter_names, leaves, strict=True))
-    names = {f"{name}.weight": m for name, m in problem.model.named_modules() if isinstance(m, nn.Linear)}
+    names = _linears(problem)
     mean = {n: torch.zeros_like(p) for n, p in parameters.items()}
     second = {n: torch.zeros_like(p) for n, p in parameters.items()}
     for chunk in chunks:
@@ -51,6 +51,28 @@ def mlp_moments(problem: ModelProblem, leaves: list[Tensor], chunks: list[slice]
                 second[bias] += b.square().sum(1)
     n = problem.n_samples
     return problem.flatten(mean) / n, problem.flatten(second) / n
+
+
+def mlp_per_sample_gradients(problem: ModelProblem, leaves: list[Tensor], chunks: list[slice]) -> Tensor:
+    """Return every b_i a_iᵀ and b_i of an MLP, (replicate, sample, coordinate)."""
+    parameters = dict(zip(problem.parameter_names, leaves, strict=True))
+    names = _linears(problem)
+    replicates = len(leaves[0])
+    result = leaves[0].new_empty(replicates, problem.n_samples, problem.n_parameters)
+    for chunk in chunks:
+        samples = problem.inputs[chunk], problem.targets[chunk]
+        values, gradients = _inputs_and_output_gradients(problem, parameters, names, *samples)
+        found: dict[str, Tensor] = {}
+        for weight, a, b in zip(names, values, gradients, strict=True):
+            found[weight] = b.unsqueeze(-1) * a.unsqueeze(-2)
+            found[weight.removesuffix("weight") + "bias"] = b
+        result[:, chunk] = problem.flatten(found)
+    return result
+
+
+def _linears(problem: ModelProblem) -> dict[str, nn.Linear]:
+    """Return the Linear modules by the name of their weight, in the order in which they are applied."""
+    return {f"{n}.weight": m for n, m in problem.model.named_modules() if isinstance(m, nn.Linear)}
 
 
 def _inputs_and_output_gradients(
@@ -92,23 +114,3 @@ def _inputs_and_output_gradients(
         total = sample_losses(problem.loss_fn, outputs.flatten(0, 1), repeated).sum()
         gradients = torch.autograd.grad(total, zeros)
     return [a.detach() for a in seen], list(gradients)
-
-
-def moments_of_one(problem: ModelProblem, x: Tensor, *, chunk_size: int = 32) -> tuple[Tensor, Tensor]:
-    """Return the moments of any model at ``x`` (coordinate,), each (1, coordinate)."""
-    mean = torch.zeros_like(x)
-    second = torch.zeros_like(x)
-    parameters = problem.unflatten(x)
-
-    def loss_of_one(own: dict[str, Tensor], one: Tensor, target: Tensor) -> Tensor:
-        outputs = functional_call(problem.model, own, (one.unsqueeze(0),))
-        return problem.loss_fn(outputs, target.unsqueeze(0))
-
-    of_samples = vmap(torch.func.grad(loss_of_one), in_dims=(None, 0, 0))
-    for start in range(0, problem.n_samples, chunk_size):
-        rows = slice(start, start + chunk_size)
-        gradients = problem.flatten(of_samples(parameters, problem.inputs[rows], problem.targets[rows]))
-        mean += gradients.sum(0)
-        second += gradients.square().sum(0)
-    n = problem.n_samples
-    return (mean / n).unsqueeze(0), (second / n).unsqueeze(0)
