@@ -98,6 +98,10 @@ class StudyConfig:
                 least = 0 if field.name in may_be_zero else smallest.get(field.name, 1)
                 if value < least:
                     raise InputError(f"{field.name} is {value}; it needs to be at least {least}.")
+        if self.substeps & (self.substeps - 1):
+            raise InputError(
+                f"substeps is {self.substeps}; it needs to be a power of two, such as 2, 4 or 8."
+            )
         if self.batch_size > self.n_samples:
             raise InputError(
                 f"batch_size is {self.batch_size} and n_samples is {self.n_samples}; "

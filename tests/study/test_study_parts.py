@@ -1,0 +1,155 @@
+"""Each stage of a study by itself, against closed forms and hand-made data."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import noisekit as nk
+from noisekit.errors import InputError
+from noisekit.study import StudyConfig, load_study_problem
+from noisekit.study.noise import tail_of_blocks
+from noisekit.study.predictions import predict
+from noisekit.study.problem import first_samples
+from noisekit.study.seeds import stage_seed
+from noisekit.study.sharpness import sharpness
+from noisekit.study.training import minibatches
+from noisekit.study.trajectories import compare_optimizer, study_noise
+
+SMALL = StudyConfig(steps=20, warmup_steps=8, replicates=200, save_every=4, artificial_noise=0.3)
+
+
+@pytest.fixture
+def bowl():
+    hessian = torch.tensor([2.0, 0.5, 0.1], dtype=torch.float64)
+    return nk.Quadratic(hessian, x0=torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"optimizers": ()}, "needs an optimizer"),
+        ({"optimizers": ("adm",)}, "Did you mean 'adam'"),
+        ({"optimizers": ("sgd", "sgd")}, "named twice"),
+        ({"learning_rates": (0.1,)}, "1 learning rates for 2 optimizers"),
+        ({"learning_rates": (0.1, -1.0)}, "learning rate is -1.0"),
+        ({"learning_rates": (0.1, float("nan"))}, "learning rate is nan"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"artificial_noise": float("inf")}, "artificial_noise is inf"),
+        ({"replicates": 1}, "replicates is 1; it needs to be at least 2"),
+        ({"steps": 0}, "steps is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"batch_size": 600}, "batch_size is 600 and n_samples is 512"),
+        ({"steps": 41}, "not a multiple of save_every"),
+        ({"substeps": 3}, "power of two"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        replace(StudyConfig(), **change).check()
+
+
+def test_the_command_repeats_the_settings():
+    config = StudyConfig(optimizers=("sgd", "rmsprop"), learning_rates=(0.1, 0.01), seed=3)
+    line = "noisekit run digits-mlp --optimizers sgd rmsprop --learning-rates 0.1 0.01 --seed 3"
+    assert config.command("digits-mlp") == line
+    assert StudyConfig().command("fashion-cnn") == "noisekit run fashion-cnn --seed 0"
+
+
+def test_stages_have_seeds_of_their_own():
+    stages = [("sde", "sgd"), ("sde", "adam"), ("optimizer", "sgd"), ("training",)]
+    seeds = {stage_seed(seed, *stage) for seed in range(50) for stage in stages}
+    assert len(seeds) == 200
+    assert stage_seed(1, "sde", "sgd") == stage_seed(1, "sde", "sgd")
+
+
+def test_minibatches_go_through_all_samples_before_any_comes_again():
+    batches = minibatches(10, 5, seed=0, device="cpu")
+    for _ in range(3):
+        assert sorted(torch.cat([next(batches), next(batches)]).tolist()) == list(range(10))
+
+
+def test_sharpness_is_the_largest_eigenvalue(bowl):
+    assert sharpness(bowl, bowl.x0) == pytest.approx(2.0, rel=1e-6)
+
+
+def test_the_subset_is_the_first_samples():
+    problem = load_study_problem("breast-cancer-mlp", StudyConfig())
+    part = first_samples(problem, 100)
+    assert part.n_samples == 100
+    expected = problem.sample_losses(problem.x0[None])[:, :100].mean(-1)
+    torch.testing.assert_close(part.loss(problem.x0[None]), expected)
+    assert first_samples(problem, 10_000) is problem
+
+
+def test_tails_are_found_in_the_block_that_has_them():
+    rng = np.random.default_rng(0)
+    heavy = rng.standard_t(1.5, (2000, 20)) * rng.lognormal(0, 2, 20)
+    light = rng.normal(size=(2000, 20)) * rng.lognormal(0, 2, 20)
+    noise = torch.tensor(np.concatenate([heavy, light, np.zeros((2000, 1))], 1))
+    names = ["heavy"] * 20 + ["light"] * 20 + ["dead"]
+    found = tail_of_blocks(noise, names, ["heavy", "light", "dead", "unseen"])
+    low, high = found["alpha_interval"][0, 0]
+    assert low < 1.5 < high
+    assert found["alpha"][1, 0] > 4
+    assert np.isnan(found["alpha"][2:]).all()
+
+
+def test_real_runs_follow_the_closed_form_and_the_sde_follows_them(bowl):
+    config = replace(SMALL, optimizers=("sgd",), learning_rates=(0.1,))
+    result = compare_optimizer("sgd", bowl, bowl.x0, config)
+    # E|x_k|² coordinate by coordinate: a² E x² + η²σ², a = 1 − ηλ.
+    eigenvalues, a = bowl.hessian, 1 - 0.1 * bowl.hessian
+    second = bowl.x0**2
+    losses = [0.5 * (eigenvalues * second).sum()]
+    for _ in range(28):
+        second = a**2 * second + 0.01 * 0.3**2
+        losses.append(0.5 * (eigenvalues * second).sum())
+    expected = torch.stack(losses)[result.reference.step].numpy()
+    loss = result.comparison["loss"]
+    error = loss.reference_std / np.sqrt(200)
+    assert result.reference.step.tolist() == [8, 12, 16, 20, 24, 28]
+    assert (np.abs(loss.reference_mean - expected) < 4 * error).all()
+    assert result.comparison.verdict == "held"
+    assert loss.mean_relative_gap < 0.02
+
+
+@pytest.mark.parametrize("name", ["signsgd", "rmsprop", "rmspropw", "adam", "adamw"])
+def test_every_optimizer_is_predicted(bowl, name):
+    config = replace(SMALL, optimizers=(name,), learning_rates=(0.01,), weight_decay=0.1)
+    result = compare_optimizer(name, bowl, bowl.x0, config)
+    assert result.comparison.optimizer == result.prediction.optimizer == name
+    assert result.comparison["loss"].verdict == "held"
+
+
+def test_a_wrong_learning_rate_is_not_held(bowl, monkeypatch):
+    """The comparison of a study can fail: the prediction of another noise does."""
+    from noisekit.study import trajectories
+
+    config = replace(SMALL, optimizers=("sgd",), learning_rates=(0.1,), artificial_noise=1.0)
+    build = trajectories.build_sde
+    monkeypatch.setattr(
+        trajectories, "build_sde", lambda n, p, _noise, c: build(n, p, nk.GaussianNoise(scale=3.0), c)
+    )
+    assert compare_optimizer("sgd", bowl, bowl.x0, config).comparison.verdict == "missed"
+
+
+def test_the_floor_is_that_of_the_noise(bowl):
+    config = replace(SMALL, optimizers=("sgd",), learning_rates=(0.1,))
+    law = predict("sgd", bowl, bowl.x0, config, curvature=2.0)
+    assert law["noise_floor"] == pytest.approx(0.1 / 4 * 3 * 0.3**2)
+    assert dict(zip(law["gauge"], law["gauge_value"], strict=True))["eta_lambda_max"] == pytest.approx(0.2)
+
+
+def test_signsgd_has_phases(bowl):
+    config = replace(SMALL, optimizers=("signsgd",))
+    law = predict("signsgd", bowl, bowl.x0, config, curvature=2.0)
+    # |Y| = |∇f|/(√2 σ) = 4.7, 2.4, 0.7
+    np.testing.assert_allclose(law["phase_fraction"], [2 / 3, 0, 1 / 3])
+
+
+def test_minibatches_of_signsgd_keep_their_own_law():
+    problem = load_study_problem("breast-cancer-mlp", StudyConfig())
+    assert study_noise("signsgd", problem, SMALL).law == "empirical"
+    assert study_noise("adam", problem, SMALL).law == "gaussian"
