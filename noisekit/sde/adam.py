@@ -129,7 +129,7 @@ class AdamSDE(PreconditionedSDE):
         if self.fused:
             square = (gradient + zeta).square_()
             advance_square_average(v, second, square, self.one_minus_beta2, at.substeps)
-            age = at.position + 1 / at.substeps + self.lead(at.substeps)
+            age = at.position + 1 / at.substeps + at.lead
         else:
             age = at.position + 1
         ratio, root = self._corrections(at.position + 1, age)

@@ -30,6 +30,7 @@ class Substep:
     substeps: int
     learning_rate: float
     factor: float
+    lead: float
     normals: Tensor
     draws: Draws
 
@@ -101,10 +102,14 @@ class OptimizerSDE(ABC):
         for name in self.state_names:
             state[name].add_(drift[name], alpha=at.dt).add_(noise[name], alpha=root)
 
-    def start(self, x: Tensor, given: State, substeps: int, *, own_euler: bool) -> State:
-        """Return the state at the start: ``given`` tensors of the optimizer, zeros for the rest.
+    def lead(self, substeps: int) -> float:
+        """Return by what part of a step the state runs ahead of the optimizer when it starts from nothing."""
+        return 0.0
 
-        ``own_euler`` says whether the solver will call ``euler_step``.
+    def start(self, x: Tensor, given: State, start_step: int, lead: float | None) -> State:
+        """Return the state at ``start_step``: ``given`` tensors of the optimizer, zeros for the rest.
+
+        ``lead`` is None for a solver that does not call ``euler_step``.
         """
         return {
             name: x if name == "x" else given[name] if name in given else torch.zeros_like(x)

@@ -77,7 +77,8 @@ def integrate(
 
     with torch.no_grad():
         own = replicate_state(given, x, sde.state_names)
-        state = sde.start(x, own, substeps, own_euler=solver.uses_euler_step)
+        lead = sde.lead(substeps) if solver.uses_euler_step and "v" not in own else 0.0
+        state = sde.start(x, own, start_step, lead if solver.uses_euler_step else None)
         plan = saved_steps(start_step, steps, save_every)
         trajectory = Trajectory(
             plan, state, observables or {}, keep_state=keep_state, quantiles=check_quantiles(quantiles)
@@ -96,7 +97,7 @@ def integrate(
             "keep_state": keep_state,
             "x0": float(x.double().sum()),
         }
-        runner = _Runner(sde, solver, trajectory, _chunks(sde, state, seed, substeps))
+        runner = _Runner(sde, solver, trajectory, lead, _chunks(sde, state, seed, substeps))
         path = None if checkpoint is None else Path(checkpoint)
         reached = None if path is None else load_checkpoint(path, state, trajectory, identity)
         _run(runner, state, plan, reached, path, checkpoint_every, identity, workers, progress)
@@ -146,17 +147,18 @@ class _Runner:
     sde: OptimizerSDE
     solver: Solver
     trajectory: Trajectory
+    lead: float
     chunks: list[_Chunk]
 
     def advance(self, chunk: _Chunk, first: int, last: int) -> None:
         with torch.no_grad():
-            substeps = chunk.draws.bridge.shape[0]
+            substeps, eta = chunk.draws.bridge.shape[0], self.sde.learning_rate
             for step in range(first, last):
                 factor = self.sde.factor(step)
                 normals = chunk.draws.normals(step)
                 for index in range(substeps):
                     z = normals[index] if len(normals) else normals
-                    at = Substep(step, index, substeps, self.sde.learning_rate, factor, z, chunk.draws)
+                    at = Substep(step, index, substeps, eta, factor, self.lead, z, chunk.draws)
                     self.solver.step(self.sde, chunk.state, at)
                 self.trajectory.mark_diverged(chunk.rows, chunk.state["x"], step + 1)
 

@@ -71,21 +71,20 @@ class PreconditionedSDE(OptimizerSDE):
         return torch.addcmul(variance, gradient, gradient)
 
     def lead(self, substeps: int) -> float:
-        """Return by what part of a step V(t) runs ahead of the optimizer's v_k at t = ηk.
+        """Return by what part of a step V(t) runs ahead of v_k at t = ηk when it starts from nothing.
 
         Step k uses v_{k+1} from t = ηk to η(k + 1), so that V(t) belongs to k + ½; V after the update of a
-        substep is already dt ahead.
+        substep is already dt ahead. This keeps Σ_k 1/√k of the first steps, which ∫dt/√t is not.
         """
         return (1 - 1 / substeps) / 2 if self.fused else 0.0
 
-    def start(self, x: Tensor, given: State, substeps: int, *, own_euler: bool) -> State:
-        state = super().start(x, given, substeps, own_euler=own_euler)
-        second = self.second_moment(x, self.decayed_gradient(x))
-        if self.fused and own_euler:
-            kept = self.beta2 ** self.lead(substeps)
-            state["v"] = kept * state["v"] + (1 - kept) * second
-        elif "v" not in given:
-            state["v"] = self.one_minus_beta2 * second
+    def start(self, x: Tensor, given: State, start_step: int, lead: float | None) -> State:
+        state = super().start(x, given, start_step, lead)
+        if "v" not in given:
+            # Elsewhere V is that of the step being taken: it must not start at 0.
+            ahead = lead if self.fused and lead is not None else 1.0
+            second = self.second_moment(x, self.decayed_gradient(x))
+            state["v"] = (1 - self.beta2 ** (start_step + ahead)) * second
         return state
 
     def settings(self) -> dict[str, Any]:
