@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 
 from noisekit._typing import LossFunction
 from noisekit.errors import InputError, NonFiniteError, UnsupportedModelError
@@ -78,3 +80,15 @@ def count_activations(model: nn.Module, inputs: Tensor) -> int:
         for handle in handles:
             handle.remove()
     return max(count, 1)
+
+
+def can_be_batched(model: nn.Module, inputs: Tensor) -> bool:
+    """Return whether copies of the model can go through ``torch.func.vmap`` together, at full speed."""
+    parameters = {name: p.detach().expand(2, *p.shape) for name, p in model.named_parameters()}
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            outputs = vmap(lambda own: functional_call(model, own, (inputs,)))(parameters)
+            return bool(torch.allclose(outputs[1], model(inputs), rtol=1e-3, atol=1e-5))
+    except (RuntimeError, UserWarning, ValueError, TypeError):
+        return False

@@ -93,7 +93,7 @@ def looped(problem, x):
 
 
 @pytest.mark.parametrize("chunk_size", [None, 3])
-@pytest.mark.parametrize("replicates", ["vmap", "loop"])
+@pytest.mark.parametrize("replicates", ["auto", "vmap", "loop"])
 @pytest.mark.parametrize("case", CASES)
 def test_everything_agrees_with_the_loop(case, replicates, chunk_size):
     problem = build(case, replicates=replicates, chunk_size=chunk_size)
@@ -171,6 +171,41 @@ def test_tied_weights_are_one_block_of_coordinates():
     assert "token.weight" in problem.parameter_names
 
 
-def test_dense_networks_are_batched_and_convolutions_looped():
-    assert build("mlp").replicates == "vmap"
-    assert build("cnn").replicates == "loop"
+class CountingNet(nn.Linear):
+    """Counts its passes."""
+
+    passes = 0
+
+    def forward(self, x):
+        CountingNet.passes += 1
+        return super().forward(x)
+
+
+class Unbatchable(CountingNet):
+    """Looks at a value, which vmap refuses."""
+
+    def forward(self, x):
+        if self.weight.sum().item() > 1e9:
+            raise AssertionError
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(("model", "passes"), [(CountingNet, 1), (Unbatchable, 3)])
+def test_minibatches_of_all_replicates_go_through_in_one_pass_where_that_is_possible(model, passes):
+    problem = ModelProblem(model(4, 3), nn.CrossEntropyLoss(), torch.ones(80, 4), classes(80, 3))
+    x = points(problem).float()
+    CountingNet.passes = 0
+    problem.minibatch_gradient(x, torch.arange(12).reshape(3, 4))
+    assert CountingNet.passes == passes
+    CountingNet.passes = 0
+    problem.gradient(x)
+    assert CountingNet.passes == 3
+
+
+def test_dense_networks_go_through_in_one_pass_whatever_the_number_of_samples():
+    sequential = mlp((4, 3))
+    problem = ModelProblem(sequential, nn.CrossEntropyLoss(), torch.ones(80, 4), classes(80, 3))
+    calls = []
+    sequential[0].register_forward_hook(lambda *_: calls.append(1))
+    problem.gradient(points(problem).float())
+    assert len(calls) == 1
