@@ -60,15 +60,20 @@ def make_torch_optimizer(
     return kind(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
 
-def run_optimizer(name, gradient, draw, x0, lr, steps, *, replicates, visit, seed=0, **hyper):
+def run_optimizer(name, gradient, draw, x0, lr, steps, *, replicates, visit, seed=0, warm=0, **hyper):
     """Run ``replicates`` copies of an optimizer at once, calling visit(k, x) before each step and at the end.
 
     ``gradient(x)`` and ``draw(shape, generator)`` give the full gradient and its noise.
+    The optimizer's state is first filled by ``warm`` steps that leave x at x0.
     """
     generator = torch.Generator().manual_seed(seed)
     start = torch.as_tensor(np.asarray(x0), dtype=torch.float64).expand(replicates, -1).clone()
-    parameter = torch.nn.Parameter(start)
+    parameter = torch.nn.Parameter(start.clone())
     optimizer = make_torch_optimizer(name, [parameter], lr, **hyper)
+    for _ in range(warm):  # fill the optimizer's state at x0
+        parameter.grad = gradient(start) + draw(start.shape, generator)
+        optimizer.step()
+        parameter.data.copy_(start)
     for k in range(steps):
         x = parameter.detach()
         visit(k, x)

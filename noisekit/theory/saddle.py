@@ -28,14 +28,15 @@ def escape_time(
 ) -> float:
     """Mean number of steps until |x| first reaches ``distance`` along a direction of negative curvature.
 
-    Started on the saddle, x follows dX = kX dt + s dW with growth rate k and noise s; the mean first exit
-    time from (−a, a) is (2/k) ∫₀^{a√k/s} D(u) du, D Dawson's function: ≈ (1/k) log(a√k/s) + const for small
-    noise.
+    Started on the saddle, with m and v as the noise there leaves them, x follows dX = kX dt + s dW with
+    growth rate k and noise s; the mean first exit time from (−a, a) is (2/k) ∫₀^{a√k/s} D(u) du, D Dawson's function:
+    ≈ (1/k) log(a√k/s) + const for small noise.
 
     - SGD k = |λ|, s² = ησ²;  SignSGD k = |λ|ℓ/σ, s² = η (σ < ∞ is not needed);
     - RMSprop k = |λ|/P, s² = ησ²/P², P = σ + ε;
     - Adam and SGD with momentum: the growing root of k(1 + k/ρ₁) = |λ|/P, ρ₁ = (1 − β₁)/η, and the noise that
-      the growing direction of (x, m) receives, s² = ησ²/P²/(1 + 2k/ρ₁)², with P ← (1 − μ)P for SGD.
+      the growing direction of (x, m) receives, s² = ησ²/P²/(1 + 2k/ρ₁)², with P ← (1 − μ)P for SGD; the m
+      that is there at the start saves the time ln(1 + k/ρ₁)/(2k).
 
     Signs and adaptive steps escape faster than SGD where σ < 1 (of their own units) and slower where σ > 1.
     Weight decay is not considered, and the second moment is taken at its noise level.
@@ -61,23 +62,25 @@ def escape_time(
         raise InputError(f"curvature = {curvature}: the negative eigenvalue of a saddle is needed.")
     reach = check_positive("distance", distance)
     scales = noise_scales(noise, 1)
-    growth, spread = _growth_and_noise(hyper, -float(curvature), scales)
+    growth, spread, saved = _growth_and_noise(hyper, -float(curvature), scales)
     if spread == 0:
         return float("inf")
     integral, _ = quad(dawsn, 0, reach * np.sqrt(growth) / spread, limit=400)
-    return float(2 / growth * integral / hyper.learning_rate)
+    return max(0.0, float(2 / growth * integral) - saved) / hyper.learning_rate
 
 
-def _growth_and_noise(hyper: Hyperparameters, pull: float, scales: NoiseScales) -> tuple[float, float]:
+def _growth_and_noise(hyper: Hyperparameters, pull: float, scales: NoiseScales) -> tuple[float, float, float]:
+    """Return k, s and the time that the momentum at the start saves."""
     rate = hyper.learning_rate
     if hyper.optimizer == "signsgd":
-        return pull * float(scales.sign_slope[0]), float(np.sqrt(rate))
+        return pull * float(scales.sign_slope[0]), float(np.sqrt(rate)), 0.0
     deviation = float(np.sqrt(scales.finite_variance(hyper.optimizer)[0]))
     preconditioner = deviation + hyper.eps if hyper.is_adaptive else 1 - hyper.momentum
     slope, spread = pull / preconditioner, np.sqrt(rate) * deviation / preconditioner
     if not hyper.has_momentum:
-        return slope, float(spread)
+        return slope, float(spread), 0.0
     memory = (1 - hyper.momentum) / rate
     growth = memory * (np.sqrt(1 + 4 * slope / memory) - 1) / 2
     # Left eigenvector of the growing direction of dx = −m/P, dm = ρ(g − m): m's noise enters by 1/(1 + 2k/ρ).
-    return growth, float(spread / (1 + 2 * growth / memory))
+    saved = float(np.log1p(growth / memory) / (2 * growth))
+    return growth, float(spread / (1 + 2 * growth / memory)), saved

@@ -1,0 +1,119 @@
+"""Batch-size rules, against simulations at several batch sizes."""
+
+import numpy as np
+import pytest
+import torch
+from oracles import gaussian_draw, random_spd, run_optimizer
+
+from noisekit.errors import InputError
+from noisekit.theory import scale_hyperparameters, stationary_law
+
+HESSIAN = random_spd(3, 20, 0.5, 2.0)
+NOISE = random_spd(3, 21, 2.0, 5.0)
+START = np.array([0.5, -0.5, 0.3])
+
+
+def mean_loss(name, ratio, hyper, steps, replicates=2048):
+    losses = []
+    h = torch.tensor(HESSIAN)
+
+    def visit(k, x):
+        if k in (3 * steps // 4, steps):
+            losses.append(float((x * (x @ h)).sum(1).mean() / 2))
+
+    hyper = dict(hyper)
+    lr = hyper.pop("lr")
+    draw = gaussian_draw(NOISE / ratio)
+    run_optimizer(name, lambda x: x @ h, draw, START, lr, steps, replicates=replicates, visit=visit, **hyper)
+    return np.array(losses)
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper"),
+    [
+        ("sgd", {"lr": 0.005, "weight_decay": 0.2}),
+        ("sgd", {"lr": 0.004, "momentum": 0.9}),
+        ("signsgd", {"lr": 0.01}),
+        ("rmspropw", {"lr": 0.01, "beta": 0.99, "eps": 0.3, "weight_decay": 0.5}),
+        ("adam", {"lr": 0.01, "betas": (0.95, 0.995), "eps": 0.3, "weight_decay": 0.5}),
+        ("adamw", {"lr": 0.01, "betas": (0.95, 0.995), "eps": 0.3, "weight_decay": 0.5}),
+    ],
+    ids=str,
+)
+def test_sde_preset_keeps_the_loss_at_equal_samples_seen(name, hyper):
+    base = mean_loss(name, 1.0, hyper, 1600)
+    scaled = scale_hyperparameters(name, hyper | {"steps": 1600}, 4.0)
+    steps = scaled.pop("steps")
+    assert steps == 400
+    with_rule = np.abs(mean_loss(name, 4.0, scaled, steps) - base).max() / base.max()
+    without = np.abs(mean_loss(name, 4.0, hyper, steps) - base).max() / base.max()
+    assert with_rule < 0.08
+    assert without > 3 * with_rule
+
+
+def test_stationary_law_of_adamw_is_invariant():
+    hyper = {"lr": 0.002, "betas": (0.98, 0.999), "eps": 0.1, "weight_decay": 1.0}
+
+    def loss(ratio):
+        h = scale_hyperparameters("adamw", hyper, ratio)
+        lr = h.pop("lr")
+        return stationary_law("adamw", HESSIAN, NOISE / ratio, lr, **h).excess_loss
+
+    losses = np.array([loss(r) for r in (0.25, 1.0, 4.0)])
+    np.testing.assert_allclose(losses, losses[1], rtol=0.01)
+
+
+def test_every_rule_in_numbers():
+    adamw = {
+        "lr": 1e-3,
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "weight_decay": 0.1,
+        "steps": 100,
+        "batch_size": 32,
+    }
+    scaled = scale_hyperparameters("adamw", adamw, 4)
+    assert scaled["betas"] == pytest.approx((0.6, 0.996))
+    assert (scaled["lr"], scaled["weight_decay"], scaled["eps"]) == pytest.approx((2e-3, 0.2, 5e-9))
+    assert (scaled["steps"], scaled["batch_size"]) == (25, 128)
+    assert scale_hyperparameters("adamw", adamw, 4, preset="sqrt")["weight_decay"] == 0.1
+    assert scale_hyperparameters("adam", adamw, 4)["weight_decay"] == 0.1
+    fixed = scale_hyperparameters("adamw", adamw, 4, preset="fixed_lr")
+    assert fixed["betas"] == pytest.approx((0.9, 0.998))
+    assert (fixed["lr"], fixed["weight_decay"], fixed["eps"]) == pytest.approx((1e-3, 0.2, 5e-9))
+    assert scale_hyperparameters("rmsprop", {"alpha": 0.99}, 4)["alpha"] == pytest.approx(0.96)
+    assert scale_hyperparameters("sgd", {"lr": 0.1}, 9, preset="sqrt") == {"lr": pytest.approx(0.3)}
+    assert scale_hyperparameters("signsgd", {"lr": 0.1}, 9) == {"lr": pytest.approx(0.3)}
+    assert scale_hyperparameters("adamw", adamw, 1) == adamw
+    there = scale_hyperparameters("sgd", {"lr": 0.1, "momentum": 0.9}, 2)
+    back = scale_hyperparameters("sgd", there, 0.5)
+    assert back == pytest.approx({"lr": 0.1, "momentum": 0.9})
+
+
+def test_the_largest_ratio_is_named_and_is_the_limit():
+    with pytest.raises(InputError, match=r"less than 10 times"):
+        scale_hyperparameters("adam", {"betas": (0.9, 0.999)}, 16)
+    assert scale_hyperparameters("adam", {"betas": (0.9, 0.999)}, 9.99)["betas"][0] > 0
+    with pytest.raises(InputError, match=r"less than 1e\+04 times"):
+        scale_hyperparameters("adam", {"betas": (0.9, 0.99)}, 20_000, preset="fixed_lr")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("adam", {"lr": 0.1}, 0), "batch_ratio = 0"),
+        (("adam", {"lr": 0.1, "momentum": 0.9}, 2), "no hyper-parameter of adam 'momentum'"),
+        (("adam", {"lr": -0.1}, 2), "lr = -0.1"),
+        (("sgd", {"lr": 0.1, "batch_size": 2}, 0.1), "ratio of at least 0.5"),
+    ],
+)
+def test_bad_input(arguments, words):
+    with pytest.raises(InputError, match=words):
+        scale_hyperparameters(*arguments)
+
+
+def test_presets_that_do_not_exist():
+    with pytest.raises(InputError, match="Did you mean 'sqrt'"):
+        scale_hyperparameters("adam", {}, 2, preset="sqr")
+    with pytest.raises(InputError, match="adaptive optimizers"):
+        scale_hyperparameters("sgd", {"lr": 0.1}, 2, preset="fixed_lr")

@@ -1,0 +1,148 @@
+"""Comparisons of ensembles whose gaps, errors and spreads are known because they were built."""
+
+import numpy as np
+import pytest
+import torch
+
+from noisekit.errors import InputError
+from noisekit.sde.solution import Solution
+from noisekit.validation import compare, compare_curves
+
+STEPS = 11
+
+
+def ensemble(
+    mean, std, replicates, seed, *, kind="sde", steps=None, diverged=(), name="loss", substeps=8, rate=0.1
+):
+    """Return a solution whose observable is independent normal at each instant."""
+    rng = np.random.default_rng(seed)
+    step = torch.arange(STEPS) if steps is None else torch.as_tensor(steps)
+    values = torch.as_tensor(mean + std * rng.normal(size=(replicates, len(step))))
+    mark = torch.full((replicates,), -1)
+    for i in diverged:
+        mark[i], values[i] = 3, float("nan")
+    return Solution(
+        optimizer="sgd",
+        kind=kind,
+        step=step,
+        time=rate * step,
+        state={"x": values.unsqueeze(-1)},
+        observables={name: values},
+        diverged=mark,
+        learning_rate=rate,
+        seed=seed,
+        substeps=substeps,
+    )
+
+
+def test_numbers_are_those_of_numpy():
+    p, r = ensemble(2.0, 0.5, 40, 1), ensemble(1.9, 0.4, 60, 2, kind="optimizer")
+    result = compare(p, r)
+    a, b = p.observables["loss"].numpy(), r.observables["loss"].numpy()
+    loss = result["loss"]
+    gap = a.mean(0) - b.mean(0)
+    np.testing.assert_allclose(loss.gap, gap)
+    np.testing.assert_allclose(loss.standard_error, np.sqrt(a.var(0, ddof=1) / 40 + b.var(0, ddof=1) / 60))
+    np.testing.assert_allclose(loss.gap_in_std, gap / b.std(0, ddof=1))
+    np.testing.assert_allclose(loss.std_ratio, a.std(0, ddof=1) / b.std(0, ddof=1))
+    np.testing.assert_allclose(loss.relative_gap, gap / np.abs(b.mean(0)))
+    assert loss.mean_relative_gap == pytest.approx(np.abs(gap).mean() / np.abs(b.mean(0)).mean())
+    assert loss.max_relative_gap >= loss.mean_relative_gap
+    assert np.isnan(loss.discretisation_error).all()
+    np.testing.assert_allclose(result.time, 0.1 * np.arange(STEPS))
+    assert result.table()[0]["observable"] == "loss"
+
+
+def test_standard_error_is_the_spread_of_repeated_gaps():
+    results = [compare(ensemble(1.0, 1.0, 20, s), ensemble(1.0, 2.0, 30, 1000 + s)) for s in range(200)]
+    gaps = np.concatenate([r["loss"].gap for r in results])
+    errors = np.concatenate([r["loss"].standard_error for r in results])
+    assert gaps.std() == pytest.approx(np.sqrt((errors**2).mean()), rel=0.06)
+    log_ratio = np.log(np.concatenate([r["loss"].std_ratio for r in results]))
+    claimed = np.concatenate([r["loss"].std_ratio_error / r["loss"].std_ratio for r in results])
+    assert log_ratio.std() == pytest.approx(np.sqrt((claimed**2).mean()), rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "replicates", "verdict", "words"),
+    [
+        (1.0, 0.1, 100, "held", "Held within the Monte-Carlo error"),
+        (1.03, 0.02, 100, "held", "Held within 5 %"),
+        (1.3, 0.1, 100, "missed", "Missed"),
+        (1.0, 2.0, 5, "unclear", "run more replicates"),
+        (1.055, 0.1, 50, "unclear", "On the edge"),
+    ],
+)
+def test_verdicts(mean, std, replicates, verdict, words):
+    result = compare(ensemble(mean, std, replicates, 3), ensemble(1.0, std, replicates, 4, kind="optimizer"))
+    assert result.verdict == verdict
+    assert words in result.verdict_text
+
+
+def test_wrong_spread_is_said_even_where_the_mean_is_right():
+    result = compare(ensemble(1.0, 0.1, 400, 5), ensemble(1.0, 0.5, 400, 6))
+    assert "standard deviation is too small: 0.2" in result.verdict_text
+    assert result["loss"].mean_std_ratio == pytest.approx(0.2, abs=0.01)
+
+
+def test_discretisation_error_and_surrogate_are_reported():
+    coarse, fine = ensemble(1.1, 0.01, 50, 7), ensemble(1.0, 0.01, 50, 8, substeps=16)
+    result = compare(coarse, ensemble(1.0, 0.01, 50, 9), refined=fine)
+    assert result["loss"].mean_discretisation_error == pytest.approx(0.1, abs=0.01)
+    assert "may be the step size" in result.verdict_text
+    surrogate = compare(ensemble(1.0, 0.1, 50, 7, kind="surrogate", substeps=1), ensemble(1.0, 0.1, 50, 9))
+    assert "surrogate of the optimizer, not its SDE" in surrogate.verdict_text
+
+
+def test_diverged_replicates_are_counted_and_decide():
+    few = compare(ensemble(1.0, 0.1, 50, 1, diverged=[0]), ensemble(1.0, 0.1, 50, 2))
+    assert (few.n_diverged_prediction, few.n_diverged_reference) == (1, 0)
+    assert "1 of 50 predicted paths" in few.verdict_text
+    assert few.verdict == "held"
+    many = compare(ensemble(1.0, 0.1, 50, 1, diverged=range(20)), ensemble(1.0, 0.1, 50, 2))
+    assert many.verdict == "missed"
+    with pytest.raises(InputError, match="1 usable replicate"):
+        compare(ensemble(1.0, 0.1, 5, 1, diverged=range(4)), ensemble(1.0, 0.1, 5, 2))
+
+
+def test_common_steps_and_functions_of_x():
+    p = ensemble(1.0, 0.1, 30, 1, steps=[0, 2, 4, 6])
+    r = ensemble(1.0, 0.1, 30, 2, steps=[0, 3, 6])
+    result = compare(p, r, observables={"square": lambda x: (x**2).sum(-1)})
+    np.testing.assert_array_equal(result.step, [0, 6])
+    values = p.state["x"][:, [0, 3], 0].numpy() ** 2
+    np.testing.assert_allclose(result["square"].prediction_mean, values.mean(0))
+
+
+def test_kurtosis_sees_what_mean_and_variance_do_not():
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=(20_000, 2))
+    signs = rng.choice([-1.0, 1.0], size=(20_000, 2))
+    result = compare_curves("x", 5 + normal, 5 + signs)
+    np.testing.assert_allclose(result.prediction_kurtosis, 3, atol=0.15)
+    np.testing.assert_allclose(result.reference_kurtosis, 1, atol=1e-3)
+
+
+def test_a_start_without_spread_is_no_error():
+    p, r = ensemble(1.0, 0.1, 20, 1), ensemble(1.0, 0.1, 20, 2)
+    for solution in (p, r):
+        solution.observables["loss"][:, 0] = 4.0
+    loss = compare(p, r)["loss"]
+    assert np.isnan(loss.std_ratio[0])
+    assert loss.gap[0] == 0
+    assert np.isfinite(loss.mean_gap_in_std)
+    assert np.isfinite(loss.mean_std_ratio)
+
+
+def test_bad_input():
+    p = ensemble(1.0, 0.1, 10, 1)
+    with pytest.raises(InputError, match="Did you mean 'loss'"):
+        compare(p, p, observables=["los"])
+    with pytest.raises(InputError, match="no saved step in common"):
+        compare(p, ensemble(1.0, 0.1, 10, 1, steps=[100]))
+    with pytest.raises(InputError, match="learning rates differ"):
+        compare(p, ensemble(1.0, 0.1, 10, 1, rate=0.2))
+    with pytest.raises(InputError, match="No observable in common"):
+        compare(p, ensemble(1.0, 0.1, 10, 1, name="accuracy"))
+    with pytest.raises(InputError, match="tolerance = 5"):
+        compare(p, p, tolerance=5)
