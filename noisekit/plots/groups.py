@@ -52,7 +52,7 @@ def dataset(tree: xr.DataTree, path: str, *variables: str) -> xr.Dataset:
         raise InputError(f"This figure needs the group /{path}, and the tree has {present}; {hint}.")
     node = _node(tree, path)
     assert node is not None
-    data = node.to_dataset(inherit=False)
+    data = node.to_dataset()
     missing = [name for name in variables if name not in data]
     if missing:
         hint = _HOW_TO_GET.get(path) or _HOW_TO_GET.get(path.split("/")[0]) or "write it before plotting"

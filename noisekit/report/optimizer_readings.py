@@ -130,6 +130,8 @@ def read_floor_against_noise(tree: xr.DataTree) -> str:
         return text + "."
     rival = min(others, key=lambda name: floors[name])
     crossing = (floors[rival] / floors[best]) ** (1 / (floor_power(best) - floor_power(rival)))
+    if 0.8 < crossing < 1.25:
+        return f"{text}, and {rival} is about as low."
     side = "above" if crossing > 1 else "below"
     return text + f"; {side} {format_number(crossing, 2)} times this noise it would be {rival}."
 

@@ -1,0 +1,174 @@
+"""What is drawn is what is in the tree, or what a closed form says."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+from scipy import stats
+
+import noisekit.plots as plots
+from noisekit.errors import InputError
+from noisekit.plots.ensembles import ensemble
+from noisekit.plots.hill_plot import hill_estimates
+from noisekit.plots.pooled_noise import pooled_noise
+from noisekit.plots.signal_to_noise import total_signal_to_noise
+from noisekit.results.example import make_example_tree
+
+mpl.use("Agg")
+
+
+def blank_axes():
+    return Figure().add_subplot()
+
+
+def samples_tree(noise, model=None):
+    n = noise.shape[-1]
+    coords = {"step": [7], "coordinate": np.arange(n), "coordinate_block": ("coordinate", ["w"] * n)}
+    groups = {
+        "/gradient_noise/samples": xr.Dataset({"noise": (("step", "sample", "coordinate"), noise)}, coords)
+    }
+    if model is not None:
+        fits = {name: (("step", "coordinate"), values[None]) for name, values in model.items()}
+        groups["/noise_model"] = xr.Dataset(fits, coords)
+    return xr.DataTree.from_dict(groups)
+
+
+def test_hill_estimates_agree_with_the_textbook_sum():
+    x = np.random.default_rng(0).pareto(2.5, 400) + 1
+    ordered = np.sort(x)[::-1]
+    direct = [1 / np.mean(np.log(ordered[:k] / ordered[k])) for k in (1, 10, 57, 200)]
+    np.testing.assert_allclose(hill_estimates(x, np.array([1, 10, 57, 200])), direct, rtol=1e-12)
+
+
+def test_hill_of_a_pareto_law_is_its_index():
+    x = np.random.default_rng(1).pareto(3.0, 200_000) + 1
+    assert hill_estimates(x, np.array([20_000]))[0] == pytest.approx(3.0, abs=4 * 3 / np.sqrt(20_000))
+
+
+def test_scaled_gaussian_coordinates_pool_to_a_gaussian():
+    rng = np.random.default_rng(2)
+    noise = rng.normal(size=(1, 2000, 30)) * rng.lognormal(0, 3, 30)
+    pooled = pooled_noise(samples_tree(noise))
+    assert stats.kurtosis(pooled.values) == pytest.approx(0, abs=0.08)
+    assert stats.kurtosis(noise.ravel()) > 10
+    z = np.array([-2.0, 0.0, 1.0])
+    np.testing.assert_allclose(pooled.density(z, "gaussian"), stats.norm.pdf(z), rtol=1e-6)
+
+
+def test_pooled_law_is_the_mean_of_the_fitted_laws():
+    rng = np.random.default_rng(3)
+    df, scale = np.array([3.0, 8.0, np.inf]), np.array([0.1, 5.0, 2.0])
+    noise = rng.normal(size=(1, 100, 3)) * scale
+    pooled = pooled_noise(samples_tree(noise, {"location": np.zeros(3), "scale": scale, "df": df}))
+    z = np.linspace(-6, 6, 25)
+    by_hand = (stats.t.cdf(z, 3) + stats.t.cdf(z, 8) + stats.norm.cdf(z)) / 3
+    np.testing.assert_allclose(pooled.cumulative(z, "fitted"), by_hand, rtol=1e-12)
+    np.testing.assert_allclose(pooled.quantile(by_hand, "fitted"), z, atol=5e-3)
+
+
+def test_silent_coordinates_are_left_out_and_counted():
+    noise = np.random.default_rng(4).normal(size=(1, 50, 4))
+    noise[..., 1] = 0
+    noise[0, 3, 2] = np.nan
+    pooled = pooled_noise(samples_tree(noise))
+    assert (pooled.n_coordinates, pooled.n_silent) == (2, 2)
+    assert pooled.values.size == 100
+
+
+def test_noise_that_is_all_zero_is_refused():
+    with pytest.raises(InputError, match="zero or not finite"):
+        plots.plot_noise_histogram(samples_tree(np.zeros((1, 10, 3))))
+
+
+def test_trajectories_draw_the_means_of_the_file():
+    tree = make_example_tree()
+    ax = plots.plot_trajectories(tree, optimizer="adam", ax=blank_axes())
+    lines = {line.get_label(): line for line in ax.lines}
+    for label, kind in (("real runs (32)", "optimizer"), ("SDE paths (32)", "sde")):
+        expected = tree[f"{kind}/adam/loss"].mean("replicate").values
+        np.testing.assert_allclose(lines[label].get_ydata(), expected)
+        np.testing.assert_array_equal(lines[label].get_xdata(), tree[f"{kind}/adam/step"].values)
+
+
+def test_diverged_replicates_are_left_out_and_counted():
+    tree = make_example_tree()
+    data = tree["optimizer/sgd"].to_dataset(inherit=False).copy(deep=True)
+    data["loss"][3, 10:] = np.nan
+    data["diverged"][3] = 20
+    data["loss"][5] = 1e6
+    data["diverged"][5] = 0
+    tree["optimizer/sgd"] = xr.DataTree(data)
+    runs = ensemble(tree, "optimizer", "sgd")
+    assert (runs.n, runs.n_diverged) == (30, 2)
+    ax = plots.plot_trajectories(tree, optimizer="sgd", ax=blank_axes())
+    assert "real runs (30, 2 diverged)" in [line.get_label() for line in ax.lines]
+    kept = np.delete(data["loss"].values, [3, 5], axis=0)
+    np.testing.assert_allclose(runs.mean, kept.mean(0))
+    level, error = runs.late(0.1)
+    each = kept[:, -4:].mean(1)
+    assert (level, error) == pytest.approx((each.mean(), each.std(ddof=1) / np.sqrt(30)))
+
+
+def test_standard_error_band_is_narrower_than_the_quantiles():
+    tree = make_example_tree()
+    spans = {}
+    for band in ("quantiles", "standard_error"):
+        ax = plots.plot_trajectories(tree, optimizer="sgd", band=band, ax=blank_axes())
+        spans[band] = np.ptp(ax.collections[0].get_paths()[0].vertices[-40:, 1])
+    assert spans["standard_error"] < spans["quantiles"]
+
+
+def test_an_unknown_band_is_refused():
+    with pytest.raises(InputError, match="band = 'box'"):
+        plots.plot_trajectories(make_example_tree(), band="box")
+
+
+def test_signal_of_all_blocks_is_a_ratio_of_sums():
+    tree = make_example_tree()
+    data = tree["gradient_noise"].to_dataset(inherit=False)
+    per_batch = data["trace"].sum("block") / 64
+    expected = (data["mean_squared_norm"].sum("block") - per_batch) / per_batch
+    np.testing.assert_allclose(total_signal_to_noise(data), expected.values)
+
+
+def test_floor_lines_have_slope_two_for_sgd_and_one_for_adam():
+    ax = plots.plot_floor_against_noise(make_example_tree(), ax=blank_axes())
+    slopes = {}
+    for line in ax.lines:
+        x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+        if x.size > 2 and np.all(y > 0):
+            slopes[line.get_label()] = np.polyfit(np.log(x), np.log(y), 1)[0]
+    assert slopes == pytest.approx({"sgd": 2.0, "adam": 1.0})
+
+
+def test_stationary_law_draws_the_variance_of_the_runs():
+    tree = make_example_tree()
+    data = tree["optimizer/sgd"].to_dataset(inherit=False)
+    x = np.random.default_rng(5).normal(size=(32, data.sizes["time"], 40))
+    tree["optimizer/sgd"] = xr.DataTree(data.assign(x=(("replicate", "time", "coordinate"), x)))
+    ax = plots.plot_stationary_law(tree, optimizer="sgd", ax=blank_axes())
+    drawn = next(line for line in ax.lines if len(line.get_xdata()) == 40)
+    np.testing.assert_allclose(drawn.get_ydata(), x[:, -1].var(axis=0, ddof=1))
+    np.testing.assert_allclose(drawn.get_xdata(), tree["theory/sgd/stationary_variance"].values)
+
+
+def test_no_signal_is_marked_not_dropped():
+    tree = make_example_tree()
+    data = tree["gradient_noise"].to_dataset(inherit=False).copy(deep=True)
+    data["signal_to_noise"][-1] = -0.2
+    tree["gradient_noise"] = xr.DataTree(data)
+    ax = plots.plot_signal_to_noise(tree, ax=blank_axes())
+    assert "▾ no signal seen" in [t.get_text() for t in ax.texts]
+
+
+def test_noise_scale_without_upper_end_is_drawn_to_the_top():
+    tree = make_example_tree()
+    data = tree["gradient_noise"].to_dataset(inherit=False).copy(deep=True)
+    data["total_noise_scale_interval"][-1, 1] = np.inf
+    data["total_noise_scale"][-2] = np.nan
+    tree["gradient_noise"] = xr.DataTree(data)
+    ax = plots.plot_noise_scale(tree, ax=blank_axes())
+    assert np.isfinite(ax.get_ylim()).all()
+    top = ax.collections[0].get_paths()[0].vertices[:, 1].max()
+    assert top == pytest.approx(ax.get_ylim()[1])

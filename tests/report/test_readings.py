@@ -1,0 +1,152 @@
+"""The sentences say what the data say."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from noisekit.report import noise_readings, optimizer_readings, tables
+from noisekit.report.verdict import noise_sentence, optimizer_sentence, prediction_sentence
+from noisekit.results.example import make_example_tree
+
+
+def runs(levels, n=20, steps=11, spread=0.01, seed=0):
+    """A tree with real runs whose loss is flat at the given levels."""
+    rng = np.random.default_rng(seed)
+    groups = {}
+    for name, level in levels.items():
+        loss = level + spread * rng.standard_normal((n, 1)) * np.ones(steps)
+        coords = {
+            "time": 0.1 * np.arange(steps),
+            "step": ("time", np.arange(steps)),
+            "replicate": np.arange(n),
+        }
+        groups[f"/optimizer/{name}"] = xr.Dataset({"loss": (("replicate", "time"), loss)}, coords)
+    return xr.DataTree.from_dict(groups)
+
+
+def test_the_lowest_optimizer_is_named_when_the_errors_allow():
+    sentence = optimizer_sentence(runs({"sgd": 1.0, "adam": 0.5}))
+    assert sentence.startswith("Of 2 optimizers adam ends lowest, at a loss of 0.50")
+    assert "mean of 20 real runs" in sentence
+
+
+def test_optimizers_within_their_errors_are_called_equal():
+    sentence = optimizer_sentence(runs({"sgd": 1.0, "adam": 1.001, "signsgd": 3.0}))
+    assert "sgd and adam end equally low within their errors" in sentence or "adam and sgd end" in sentence
+    assert "signsgd at 3.0" in sentence
+
+
+def test_nothing_but_diverged_runs_is_said():
+    tree = runs({"sgd": 1.0})
+    tree["optimizer/sgd"]["loss"][:, -1] = np.nan
+    assert optimizer_sentence(tree) == "No replicate of any optimizer stayed finite."
+
+
+def test_gaussian_noise_is_called_gaussian():
+    tree = make_example_tree()
+    data = tree["noise_model"].to_dataset()
+    tree["noise_model"].dataset = data.assign(is_heavy_tailed=data["is_heavy_tailed"] * 0)
+    assert "cannot be told from Gaussian in any of 96 recorded coordinates" in noise_sentence(tree)
+
+
+def test_heavy_noise_gives_its_share_and_its_median_df():
+    tree = make_example_tree()
+    data = tree["noise_model"].isel(step=-1)
+    heavy = data["is_heavy_tailed"].values == 1
+    sentence = noise_sentence(tree)
+    assert f"heavy-tailed in {100 * heavy.mean():.0f} % of 96" in sentence
+    assert f"median ν = {np.median(data['df'].values[heavy]):.1f} there" in sentence
+    assert "noise scale at step 110" in sentence
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (("held", "held"), "held for all 2 optimizers: sgd ("),
+    (("held", "missed"), ") and missed for adam ("),
+    (("unclear", "held"), "held for adam ("),
+])  # fmt: skip
+def test_the_prediction_sentence_follows_the_verdicts(words, expected):
+    tree = make_example_tree()
+    for name, word in zip(("sgd", "adam"), words, strict=True):
+        data = tree[f"comparison/{name}"].to_dataset()
+        tree[f"comparison/{name}"].dataset = data.assign(verdict=("observable", [word]))
+    sentence = prediction_sentence(tree)
+    assert expected in sentence
+    gap = 100 * float(tree["comparison/sgd/mean_relative_gap"][0])
+    assert f"sgd ({gap:.1f} ± " in sentence
+
+
+def test_trajectory_reading_counts_standard_errors():
+    tree = make_example_tree()
+    last = {kind: tree[f"{kind}/sgd/loss"].values[:, -1] for kind in ("sde", "optimizer")}
+    error = np.sqrt(sum(v.var(ddof=1) / 32 for v in last.values()))
+    apart = abs(last["sde"].mean() - last["optimizer"].mean()) / error
+    reading = optimizer_readings.read_trajectory(tree, "sgd")
+    assert f"{apart:.2g} standard errors apart" in reading
+    assert f"mean loss of {last['optimizer'].mean():.3f} ± " in reading
+
+
+def test_spectrum_reading_counts_the_directions_that_carry_half():
+    value = np.array([[5.0, 3.0, 1.0, 1.0]])
+    tree = xr.DataTree.from_dict(
+        {"/gradient_noise": xr.Dataset({"eigenvalue": (("step", "component"), value)})}
+    )
+    reading = noise_readings.read_spectrum(tree)
+    assert "largest of 4 eigenvalues has 50 % of the noise" in reading
+    assert "one carries half" in reading
+
+
+def test_crossing_of_the_floors():
+    tree = xr.DataTree.from_dict(
+        {
+            f"/theory/{name}": xr.Dataset({"noise_floor": floor})
+            for name, floor in (("sgd", 0.01), ("adam", 0.03))
+        }
+    )
+    reading = optimizer_readings.read_floor_against_noise(tree)
+    # 0.01 c² = 0.03 c at c = 3
+    assert "sgd has the lowest predicted floor, 0.010; above 3.0 times this noise it would be adam" in reading
+
+
+def test_far_values_are_counted():
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((1, 1000, 4))
+    noise[0, :20, 0] = 50
+    coords = {"step": [0], "coordinate": np.arange(4)}
+    data = xr.Dataset({"noise": (("step", "sample", "coordinate"), noise)}, coords)
+    reading = noise_readings.read_histogram(xr.DataTree.from_dict({"/gradient_noise/samples": data}))
+    assert "Beyond 4 standard deviations lie 0.50 % of the 4\u202f000 values" in reading
+
+
+def test_an_unseen_signal_is_said():
+    tree = make_example_tree()
+    data = tree["gradient_noise"].to_dataset()
+    nothing = data["total_noise_scale"] * np.nan
+    tree["gradient_noise"].dataset = data.assign(total_noise_scale=nothing)
+    assert "cannot be told" in noise_readings.read_noise_scale(tree)
+    assert "too large for the recorded batches" in noise_sentence(tree)
+
+
+def test_optimizer_table_shows_the_numbers_of_the_file():
+    tree = make_example_tree()
+    table = tables.optimizer_table(tree)
+    row = dict(zip(table.head, (cell.text for cell in table.rows[0]), strict=True))
+    late = tree["optimizer/sgd/loss"].values[:, -4:].mean(1)
+    assert row["optimizer"] == "sgd"
+    assert row["learning rate"] == "0.05"
+    assert row["final loss, real runs"].startswith(f"{late.mean():.3f} ± ")
+    assert row["prediction"] == "held"
+
+
+def test_regimes_have_a_row_for_each_gauge_and_a_column_for_each_optimizer():
+    table = tables.regime_table(make_example_tree())
+    assert table.head == ["gauge", "sgd", "adam", "what it says"]
+    assert [row[0].text for row in table.rows] == ["eta lambda max", "tail", "signal over noise"]
+    assert table.rows[2][1] == tables.Cell("0.80 · warning", "warn")
+
+
+def test_coverage_names_what_is_left_out():
+    tree = make_example_tree()
+    tree["gradient_noise"].attrs |= {"coverage": 0.913, "uncovered": '["norm.running"]'}
+    sentence, names = tables.coverage(tree)
+    assert "cover 91 % of the trainable parameters" in sentence
+    assert names == ["norm.running"]
