@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -11,7 +13,7 @@ from torch.func import functional_call, vmap
 
 from noisekit._typing import LossFunction
 from noisekit.errors import InputError
-from noisekit.gradients import diagonal_moments
+from noisekit.gradients import diagonal_moments, per_sample_gradients
 from noisekit.problems.checks import (
     can_be_batched,
     count_activations,
@@ -197,13 +199,29 @@ class ModelProblem:
             groups = self._groups(x, self.n_samples)
             return torch.cat([mlp_per_sample_gradients(self, g, list(self._chunks(g))) for _, g in groups])
 
-        def loss_of_one(parameters: dict[str, Tensor], one: Tensor, target: Tensor) -> Tensor:
-            outputs = functional_call(self.model, parameters, (one.unsqueeze(0),))
-            return self.loss_fn(outputs, target.unsqueeze(0))
-
-        of_samples = vmap(torch.func.grad(loss_of_one), in_dims=(None, 0, 0), chunk_size=64)
-        rows = [of_samples(self.unflatten(row), self.inputs, self.targets) for row in x]
+        rows = []
+        for row in x:
+            self._load(self._own_model, row)
+            rows.append(per_sample_gradients(self._own_model, self.loss_fn, self.inputs, self.targets))
         return torch.stack([self.flatten(row) for row in rows])
+
+    def module_at(self, x: Tensor) -> nn.Module:
+        """Return a copy of the model with the parameters ``x`` (coordinate,)."""
+        self._check(x.unsqueeze(0))
+        module = copy.deepcopy(self.model)
+        self._load(module, x)
+        return module
+
+    @cached_property
+    def _own_model(self) -> nn.Module:
+        """A copy whose parameters may be overwritten, for what needs a module rather than a function."""
+        return copy.deepcopy(self.model)
+
+    def _load(self, module: nn.Module, x: Tensor) -> None:
+        parameters = dict(module.named_parameters())
+        with torch.no_grad():
+            for name, value in self.unflatten(x).items():
+                parameters[name].copy_(value)
 
     def _moments_of_one(self, x: Tensor) -> tuple[Tensor, Tensor]:
         chunk = self._chunk_size or max(1, ACTIVATION_BUDGET // self._activations)

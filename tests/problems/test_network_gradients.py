@@ -165,6 +165,16 @@ def test_outputs_are_those_of_the_model():
     torch.testing.assert_close(problem.outputs(problem.x0, problem.inputs), expected)
 
 
+def test_a_module_at_other_parameters_leaves_the_model_alone():
+    problem = build("gpt")
+    x = points(problem)[0]
+    module = problem.module_at(x)
+    with torch.no_grad():
+        torch.testing.assert_close(module(problem.inputs), problem.outputs(x, problem.inputs))
+    assert module.head.weight is module.token.weight
+    assert torch.equal(parameters_to_vector(problem.model.parameters()), problem.x0)
+
+
 def test_tied_weights_are_one_block_of_coordinates():
     problem = build("gpt")
     assert "head.weight" not in problem.parameter_names
