@@ -127,7 +127,8 @@ def fit_noise(
     scale = torch.where(use_t, both.scale, both.gaussian_scale).to(x.dtype)
     df = torch.where(use_t, both.df, torch.inf).to(x.dtype)
     interval = both.df_interval()
-    upper = interval[:, 1] if family == "student_t" else torch.where(heavy, interval[:, 1], torch.inf)
+    gaussian = both.is_fitted & ~use_t
+    upper = torch.where(gaussian, torch.inf, interval[:, 1])
     return NoiseFit(
         model=_model(scale, df, batch_size),
         location=location,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -59,11 +60,33 @@ class StudentTFit:
         return 2 * (self.log_likelihood - self.gaussian_log_likelihood)
 
     def df_interval(self, level: float = 0.95) -> Tensor:
-        """Return the Wald interval for df, (coordinate, 2), made in κ; inf where it reaches the Gaussian."""
+        """Return the interval for df, (coordinate, 2): every ν whose own standard error allows the fit.
+
+        {κ : |κ̂ − κ| ≤ z · error(κ)}, that is, a Wald test inverted at each κ as Wilson's interval does;
+        the error grows with κ, and intervals with the error at κ̂ miss too often from below. inf: reaches
+        the Gaussian.
+        """
         z = math.sqrt(2) * torch.erfinv(torch.tensor(level, dtype=torch.float64)).item()
-        low = (self.kappa - z * self.kappa_error).clamp_min(0)
-        high = self.kappa + z * self.kappa_error
-        return torch.stack([1 / high, 1 / low], dim=1)
+        lowest = _bisect(lambda k: k + z * kappa_standard_error(k, self.n_samples), self.kappa, 0.0, 1e3)
+        highest = _bisect(lambda k: k - z * kappa_standard_error(k, self.n_samples), self.kappa, 0.0, 1e3)
+        interval = torch.stack([1 / highest, torch.where(lowest > 1e-9, 1 / lowest, torch.inf)], dim=1)
+        return torch.where(self.is_fitted[:, None], interval, torch.nan)
+
+
+def kappa_standard_error(kappa: Tensor, n: int) -> Tensor:
+    """Return the standard error of κ̂ from n samples at κ, location and scale being estimated too."""
+    _, i_scale, i_cross, i_kappa = fisher_information(kappa)
+    return (i_scale / (n * (i_scale * i_kappa - i_cross**2))).sqrt()
+
+
+def _bisect(function: Callable[[Tensor], Tensor], target: Tensor, low: float, high: float) -> Tensor:
+    """Return where the rising ``function`` meets ``target``, between ``low`` and ``high``."""
+    below, above = torch.full_like(target, low), torch.full_like(target, high)
+    for _ in range(60):
+        middle = 0.5 * (below + above)
+        under = function(middle) < target
+        below, above = torch.where(under, middle, below), torch.where(under, above, middle)
+    return above
 
 
 def fit_student_t(samples: object) -> StudentTFit:

@@ -99,7 +99,7 @@ def test_trap_scale_falling_fourfold_fits_a_df_of_five_and_is_said() -> None:
 @pytest.mark.parametrize(("batch", "df"), [(8, 5.7), (32, 9.4), (128, 13.8)])
 def test_trap_averaging_makes_student_noise_lighter(batch: int, df: float) -> None:
     generator = np.random.default_rng(7)
-    means = np.stack([generator.standard_t(3, size=(4000, batch)).mean(axis=1) for _ in range(16)], axis=1)
+    means = np.stack([generator.standard_t(3, size=(3000, batch)).mean(axis=1) for _ in range(16)], axis=1)
     fit = fit_noise(means, family="student_t", batch_size=batch)
     assert 1 / fit.student_t.kappa.mean().item() == pytest.approx(df, rel=0.12)
     with pytest.raises(InputError):
@@ -108,7 +108,7 @@ def test_trap_averaging_makes_student_noise_lighter(batch: int, df: float) -> No
 
 def test_trap_resampling_a_finite_data_set_is_said_because_intervals_are_then_too_short() -> None:
     generator = torch.Generator().manual_seed(5)
-    data = torch.tensor(np.random.default_rng(5).standard_t(4, size=(400, 200)))
+    data = torch.tensor(np.random.default_rng(5).standard_t(4, size=(400, 60)))
     fit = fit_noise(data[torch.randint(400, (4000,), generator=generator)], family="student_t")
     covered = (fit.df_interval[:, 0] <= 4) & (fit.df_interval[:, 1] >= 4)
     assert covered.double().mean() < 0.7
