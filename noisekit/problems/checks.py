@@ -56,8 +56,8 @@ def refuse_mixing_loss(model: nn.Module, loss_fn: LossFunction, inputs: Tensor, 
         single = torch.stack([loss_fn(model(inputs[row]), targets[row]) for row in rows])
     if not batch.isfinite() or not single.isfinite().all():
         raise NonFiniteError("The loss of the first samples is NaN or infinite at the initial parameters.")
-    wholes = (single.mean(), single.sum())
-    if not any(torch.allclose(batch, whole, rtol=1e-3, atol=1e-5) for whole in wholes):
+    rtol = max(1e-3, 8 * torch.finfo(batch.dtype).eps)
+    if not any(torch.allclose(batch, whole, rtol=rtol, atol=1e-5) for whole in (single.mean(), single.sum())):
         raise UnsupportedModelError(
             f"The loss of {len(inputs)} samples together is {float(batch):.6g}, but the mean of their losses "
             f"is {float(single.mean()):.6g}: the model or the loss mixes samples, weights them or is random."

@@ -18,14 +18,14 @@ ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.E
 
 def is_mlp(model: nn.Module, inputs: Tensor) -> bool:
     """Return whether the model is a chain of Linear and element-wise modules on vectors."""
-    if not isinstance(model, nn.Sequential) or inputs.flatten(1).ndim != 2:
+    if not isinstance(model, nn.Sequential) or inputs.ndim < 2:
         return False
     layers = list(model)
     if inputs.ndim > 2 and not (layers and isinstance(layers[0], nn.Flatten)):
         return False
     linears = [m for m in layers if type(m) is nn.Linear]
-    distinct = len({id(m.weight) for m in linears}) == len(linears)
-    return distinct and all(type(m) is nn.Linear or isinstance(m, (*ELEMENTWISE, nn.Flatten)) for m in layers)
+    unshared = sum(2 if m.bias is not None else 1 for m in linears) == len(list(model.parameters()))
+    return unshared and all(type(m) in (nn.Linear, nn.Flatten, *ELEMENTWISE) for m in layers)
 
 
 def mlp_moments(problem: ModelProblem, leaves: list[Tensor], chunks: list[slice]) -> tuple[Tensor, Tensor]:

@@ -24,8 +24,8 @@ class EmbeddedSaddle:
         InputError: if ``curvature`` is not a vector or ``quartic`` is not positive.
 
     >>> import torch
-    >>> EmbeddedSaddle(torch.tensor([-1.0, 2.0])).gradient(torch.zeros(1, 2))
-    tensor([[0., 0.]])
+    >>> EmbeddedSaddle(torch.tensor([-1.0, 2.0])).gradient(torch.ones(1, 2))
+    tensor([[-0.1000,  2.9000]])
     """
 
     name = "embedded-saddle"

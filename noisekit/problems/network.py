@@ -151,13 +151,11 @@ class ModelProblem:
     def sample_losses(self, x: Tensor) -> Tensor:
         """Return ℓ_i(x), (replicate, sample)."""
         self._check(x)
+        rows = []
         with torch.no_grad():
-            rows = [
-                torch.cat(
-                    [self._losses(leaves, *self._samples(None, chunk)) for chunk in self._chunks(leaves)], -1
-                )
-                for _, leaves in self._groups(x, self.n_samples)
-            ]
+            for _, leaves in self._groups(x, self.n_samples):
+                parts = [self._losses(leaves, *self._samples(None, chunk)) for chunk in self._chunks(leaves)]
+                rows.append(torch.cat(parts, -1))
         return torch.cat(rows)
 
     def gradient(self, x: Tensor) -> Tensor:
@@ -188,8 +186,7 @@ class ModelProblem:
             ]
             mean, second = zip(*parts, strict=True)
             return torch.cat(mean), torch.cat(second)
-        rows = [self._moments_of_one(row) for row in x]
-        mean, second = zip(*rows, strict=True)
+        mean, second = zip(*(self._moments_of_one(row) for row in x), strict=True)
         return torch.stack(mean), torch.stack(second)
 
     def per_sample_gradients(self, x: Tensor) -> Tensor:
@@ -198,7 +195,6 @@ class ModelProblem:
         if self._is_mlp and self.replicates != "loop":
             groups = self._groups(x, self.n_samples)
             return torch.cat([mlp_per_sample_gradients(self, g, list(self._chunks(g))) for _, g in groups])
-
         rows = []
         for row in x:
             self._load(self._own_model, row)
@@ -300,3 +296,5 @@ class ModelProblem:
             raise InputError(
                 f"x has shape {tuple(x.shape)}; {self.name} needs (replicate, {self.n_parameters})."
             )
+        if x.dtype != self.dtype:
+            raise InputError(f"x is {x.dtype} and {self.name} is {self.dtype}; convert one with .to(dtype).")

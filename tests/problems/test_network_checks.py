@@ -87,6 +87,8 @@ def test_x_weights_and_index_of_a_wrong_shape_are_refused():
     x = problem.x0[None]
     with pytest.raises(InputError, match=r"mine needs \(replicate, 9\)"):
         problem.gradient(problem.x0)
+    with pytest.raises(InputError, match=r"x is torch\.float64 and mine is torch\.float32"):
+        problem.gradient(x.double())
     with pytest.raises(InputError, match=r"weights has shape \(1, 5\); it needs \(1, 6\)"):
         problem.weighted_gradient(x, torch.ones(1, 5))
     with pytest.raises(InputError, match="index has shape"):

@@ -9,6 +9,7 @@ from torch.nn import functional
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from noisekit.problems import GPT, GPTConfig, ModelProblem, SampledProblem, cnn, mlp, next_token_loss, resnet
+from noisekit.problems.dense import is_mlp
 
 
 class SharedLayer(nn.Module):
@@ -179,6 +180,35 @@ def test_tied_weights_are_one_block_of_coordinates():
     problem = build("gpt")
     assert "head.weight" not in problem.parameter_names
     assert "token.weight" in problem.parameter_names
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: mlp((4, 6, 3)), True),
+        (lambda: nn.Sequential(nn.Linear(4, 3, bias=False)), True),
+        (lambda: nn.Sequential(*[nn.Linear(4, 4)] * 2), False),
+        (lambda: nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), False),
+        (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))), False),
+        (lambda: nn.Linear(4, 4), False),
+    ],
+)
+def test_only_plain_chains_take_the_way_of_dense_networks(make, expected):
+    assert is_mlp(make(), torch.ones(2, 4)) is expected
+    assert not is_mlp(make(), torch.ones(2, 3, 4))
+    assert not is_mlp(make(), torch.ones(2))
+
+
+def test_a_shared_bias_is_counted_twice():
+    model = mlp((3, 3, 3))
+    model[2].bias = model[0].bias
+    problem = ModelProblem(
+        model, nn.MSELoss(), torch.ones(2, 3).double(), torch.ones(2, 3), dtype=torch.float64
+    )
+    x = points(problem)
+    _, gradients = looped(problem, x)
+    torch.testing.assert_close(problem.gradient_moments(x)[1], gradients.square().mean(1))
+    torch.testing.assert_close(problem.per_sample_gradients(x), gradients)
 
 
 class CountingNet(nn.Linear):
