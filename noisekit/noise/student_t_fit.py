@@ -238,7 +238,8 @@ def _score(
         if bool((done | (step.abs().amax(0) < 1e-12)).all()):
             break
         current = accepted + torch.where(done, 0.0, step)
-    return *accepted.unbind(0), accepted_value
+    location, log_scale, kappa = accepted.unbind(0)
+    return location, log_scale, kappa, accepted_value
 
 
 def _scoring_step(
