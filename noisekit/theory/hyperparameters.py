@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from noisekit.errors import InputError
 from noisekit.theory.inputs import DECOUPLED, check_beta, check_optimizer, check_positive
 
-VARIANTS = {"adam": ("consistent", "published", "malladi"), "rmsprop": ("consistent", "malladi")}
+VARIANTS = {"adam": ("consistent", "published", "malladi"), "rmsprop": ("consistent", "published", "malladi")}
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ def escape_time(
     """Mean number of steps until |x| first reaches ``distance`` along a direction of negative curvature.
 
     Started on the saddle, with m and v as the noise there leaves them, x follows dX = kX dt + s dW with
-    growth rate k and noise s; the mean first exit time from (−a, a) is (2/k) ∫₀^{a√k/s} D(u) du, D Dawson's function:
-    ≈ (1/k) log(a√k/s) + const for small noise.
+    growth rate k and noise s; the mean first exit time from (−a, a) is (2/k) ∫₀^{a√k/s} D(u) du, D Dawson's
+    function: ≈ (1/k) log(a√k/s) + const for small noise.
 
     - SGD k = |λ|, s² = ησ²;  SignSGD k = |λ|ℓ/σ, s² = η (σ < ∞ is not needed);
     - RMSprop k = |λ|/P, s² = ησ²/P², P = σ + ε;

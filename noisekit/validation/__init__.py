@@ -2,5 +2,16 @@
 
 from noisekit.validation.compare import compare, compare_curves
 from noisekit.validation.comparison import Comparison, ObservableComparison
+from noisekit.validation.coupled import simulate_coupled
+from noisekit.validation.weak_order import WeakOrder, fit_order, weak_order
 
-__all__ = ["Comparison", "ObservableComparison", "compare", "compare_curves"]
+__all__ = [
+    "Comparison",
+    "ObservableComparison",
+    "WeakOrder",
+    "compare",
+    "compare_curves",
+    "fit_order",
+    "simulate_coupled",
+    "weak_order",
+]

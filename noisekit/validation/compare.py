@@ -49,9 +49,9 @@ def compare(
     """
     if not (0 < tolerance < 1):
         raise InputError(f"tolerance = {tolerance}: a relative gap between 0 and 1 is needed, such as 0.05.")
-    steps = _common_steps(prediction, reference, refined)
-    predicted, observed = (_curves(s, observables, steps) for s in (prediction, reference))
-    finer = _curves(refined, observables, steps) if refined is not None else None
+    steps = common_steps(prediction, reference, refined)
+    predicted, observed = (curves(s, observables, steps) for s in (prediction, reference))
+    finer = curves(refined, observables, steps) if refined is not None else None
     names = _names(predicted, observed, observables)
     return Comparison(
         optimizer=reference.optimizer,
@@ -180,7 +180,8 @@ def _divide(numerator: _Array, denominator: _Array) -> _Array:
     return np.divide(numerator, denominator, out=result, where=denominator > 0)
 
 
-def _common_steps(*solutions: Solution | None) -> NDArray[np.int64]:
+def common_steps(*solutions: Solution | None) -> NDArray[np.int64]:
+    """Return the optimizer steps that all solutions saved, (time,)."""
     grids = [s.step.detach().cpu().numpy().astype(np.int64) for s in solutions if s is not None]
     common = grids[0]
     for grid in grids[1:]:
@@ -198,9 +199,10 @@ def _common_steps(*solutions: Solution | None) -> NDArray[np.int64]:
     return common
 
 
-def _curves(
+def curves(
     solution: Solution, observables: Sequence[str] | Mapping[str, Observable] | None, steps: NDArray[np.int64]
 ) -> dict[str, _Array]:
+    """Return (replicate, time) values of the observables at ``steps``, without diverged replicates."""
     keep = (solution.diverged < 0).cpu()
     grid = solution.step.detach().cpu().numpy().astype(np.int64)
     index = torch.from_numpy(np.searchsorted(grid, steps))

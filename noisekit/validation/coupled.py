@@ -1,0 +1,88 @@
+"""A real optimizer driven by the Brownian path of an SDE, so that small gaps rise above the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from noisekit._typing import Observable, OptimizerFactory
+from noisekit.noise.base import NoiseModel
+from noisekit.optimizers.state import STATE_KEYS, checked_optimizer, read_entry
+from noisekit.problems.base import Problem
+from noisekit.sde.brownian import Draws, replicate_blocks
+from noisekit.sde.inputs import check_count, replicate_x0
+from noisekit.sde.solution import Solution
+
+
+def simulate_coupled(
+    problem: Problem,
+    make_optimizer: OptimizerFactory,
+    x0: Tensor,
+    noise: NoiseModel,
+    *,
+    steps: int,
+    replicates: int,
+    save_every: int = 1,
+    observables: Mapping[str, Observable] | None = None,
+    keep_state: bool = True,
+    seed: int = 0,
+) -> Solution:
+    """Return runs of a torch optimizer on g = ∇f(x) + Σ(x)^{1/2} z_k, z_k the increment of the SDE's path.
+
+    z_k = (W(t + η) − W(t))/√η of the path that ``integrate`` uses for the same seed and replicate, at any
+    number of substeps. The law is that of Gaussian noise; path by path the optimizer stays near its SDE, so
+    that a difference of means is known far better than from independent runs.
+
+    Arguments: as in ``simulate_optimizer``, with Gaussian ``noise``.
+    Returns a Solution of kind "optimizer"; pair its replicates with the SDE's of the same seed.
+    """
+    steps, save_every = check_count("steps", steps), check_count("save_every", save_every)
+    x = replicate_x0(x0, check_count("replicates", replicates))
+    param = torch.nn.Parameter(x)
+    optimizer = checked_optimizer(make_optimizer, param)
+    draws = Draws(seed, replicate_blocks(*x.shape), noise.n_normals(x), 1, x)
+    saved: list[int] = []
+    states: dict[str, list[Tensor]] = {}
+    values: dict[str, list[Tensor]] = {name: [] for name in observables or {}}
+    diverged = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
+    for step in range(steps + 1):
+        x = param.detach()
+        bad = ~torch.isfinite(x).all(dim=1) & (diverged < 0)
+        diverged[bad] = step
+        if step % save_every == 0:
+            saved.append(step)
+            for name, function in (observables or {}).items():
+                values[name].append(function(x).detach())
+            if keep_state:
+                for name, value in _state(optimizer, param).items():
+                    # Averages appear with the first step; before it they are zero.
+                    states.setdefault(name, [torch.zeros_like(value)] * (len(saved) - 1)).append(value)
+        if step == steps:
+            break
+        with torch.no_grad():
+            kick = noise.sqrt_covariance_product(x, draws.normals(step)[0])
+        param.grad = problem.gradient(x).detach() + kick
+        optimizer.step()
+    index = torch.tensor(saved, dtype=torch.int64)
+    rate = float(optimizer.param_groups[0]["lr"])
+    return Solution(
+        optimizer=type(optimizer).__name__.lower(),
+        kind="optimizer",
+        step=index,
+        time=index.double() * rate,
+        state={name: torch.stack(parts, dim=1) for name, parts in states.items()},
+        observables={name: torch.stack(parts, dim=1) for name, parts in values.items()},
+        diverged=diverged,
+        learning_rate=rate,
+        seed=seed,
+        settings={"noise": repr(noise), "coupled": True},
+    )
+
+
+def _state(optimizer: torch.optim.Optimizer, param: torch.nn.Parameter) -> dict[str, Tensor]:
+    """Return copies of x and of the running averages that the optimizer has so far."""
+    entry = optimizer.state[param]
+    averages = {name for key, name in STATE_KEYS.items() if isinstance(entry.get(key), Tensor)}
+    return {"x": param.detach().clone()} | {name: read_entry(entry, name, param) for name in sorted(averages)}
