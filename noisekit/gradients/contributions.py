@@ -100,6 +100,26 @@ class Computed(Contribution):
         return self._compute(samples)
 
 
+class Joined(Contribution):
+    """The samples of several passes in a row, each with its own uses of the parameter."""
+
+    def __init__(self, passes: Sequence[Sequence[Contribution]]):
+        self.n_samples = sum(uses[0].n_samples for uses in passes)
+        self.shape = passes[0][0].shape
+        self._passes = passes
+
+    def rows(self, samples: slice) -> Tensor:
+        parts, start = [], 0
+        for uses in self._passes:
+            n = uses[0].n_samples
+            first, last = max(samples.start - start, 0), min(samples.stop - start, n)
+            if first < last:
+                inside = slice(first, last)
+                parts.append(torch.stack([use.rows(inside) for use in uses]).sum(0))
+            start += n
+        return torch.cat(parts)
+
+
 def measure(uses: Sequence[Contribution], request: Request) -> Measured:
     """Return the statistics of Σ_uses c_i: contributions of several uses are summed before they are squared."""
     if len(uses) == 1:

@@ -15,7 +15,7 @@ from noisekit.gradients.checks import Plan, plan_for
 from noisekit.gradients.contributions import Explicit
 from noisekit.gradients.hooks import HookCapture, OnParameter
 from noisekit.gradients.losses import Reduction, evaluate, find_reduction
-from noisekit.gradients.probe import random_state, untouched_random_state
+from noisekit.gradients.random_state import random_state, set_random_state, untouched_random_state
 from noisekit.gradients.replay import ENGINES
 
 ENGINE_NAMES = ("hooks", "vmap", "loop")
@@ -54,11 +54,14 @@ def check_engine(engine: str) -> None:
 def reduction_of(plan: Plan, loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduction:
     """Return how ``loss_fn`` is reduced, examined once for each loss."""
     try:
-        if loss_fn not in plan.reductions:
-            plan.reductions[loss_fn] = find_reduction(loss_fn, outputs, targets, n)
-        return plan.reductions[loss_fn]  # type: ignore[return-value]
+        if loss_fn in plan.reductions:
+            return plan.reductions[loss_fn]
+        found = find_reduction(loss_fn, outputs, targets, n)
+        if found is not None:
+            plan.reductions[loss_fn] = found
     except TypeError:  # a callable without hash or weak references
-        return find_reduction(loss_fn, outputs, targets, n)
+        found = find_reduction(loss_fn, outputs, targets, n)
+    return found or "mean"
 
 
 def run_pass(
@@ -138,12 +141,32 @@ def replay(
     """Hand on the contributions of ``names`` from a replay of the forward pass with the generator ``state``."""
     with untouched_random_state(tensors):
         if state:
-            torch.set_rng_state(state[0])
-            devices = sorted({t.device.index or 0 for t in tensors.values() if t.device.type == "cuda"})
-            for device, own in zip(devices, state[1:], strict=True):
-                torch.cuda.set_rng_state(own, device)
+            set_random_state(tensors, state)
         parts = list(ENGINES[how](model, tensors, names, inputs, cotangents, n))
     with torch.no_grad():
         for name in names:
             rows = torch.cat([part[name] for _, part in parts])
             on_parameter(name, [Explicit(rows)], gradients[name])
+
+
+def weighted_pass(
+    model: nn.Module, loss_fn: Any, inputs: Batch, targets: Batch, weights: Tensor
+) -> dict[str, Tensor]:
+    """Return Σ_i w_ki g_i for each row of ``weights`` (component, sample): one backward pass a row."""
+    n = count_samples(inputs)
+    plan = plan_for(model, inputs)
+    wanted = {name: p for name, p in trainable(model).items() if name not in plan.unused}
+    with torch.enable_grad():
+        outputs = call_model(model, inputs)
+        loss = evaluate(loss_fn, outputs, targets)
+        scale = float(n) if reduction_of(plan, loss_fn, outputs, targets, n) == "mean" else 1.0
+        leaves = [leaf for leaf in tensors_of(outputs) if leaf.requires_grad and leaf.ndim and leaf.shape[0] % n == 0]
+        cotangents = torch.autograd.grad(loss, leaves, retain_graph=True)
+    rows = []
+    for row in weights:
+        pushed = []
+        for cotangent in cotangents:
+            w = row.to(cotangent).repeat_interleave(cotangent.shape[0] // n) * scale
+            pushed.append(cotangent * w.reshape(-1, *[1] * (cotangent.ndim - 1)))
+        rows.append(torch.autograd.grad(leaves, list(wanted.values()), pushed, retain_graph=True))
+    return {name: torch.stack([row[k] for row in rows]) for k, name in enumerate(wanted)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -26,11 +27,12 @@ def evaluate(loss_fn: Any, outputs: Any, targets: Batch) -> Tensor:
     return loss
 
 
-def find_reduction(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduction:
+def find_reduction(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduction | None:
     """Return whether ``loss_fn`` is a mean or a sum over samples, or raise if it is neither.
 
     Doubling the batch leaves a mean and doubles a sum; the order of the samples changes neither; and the gradient
     in one sample's output must not depend on the outputs of the others (a contrastive loss mixes them).
+    None where the loss is not finite, so that nothing can be found out.
     A mean may have weights (class weights, ignored tokens): the gradient of sample i is then N times its term.
     """
     batched = [leaf for leaf in tensors_of(outputs) if leaf.ndim and leaf.is_floating_point()]
@@ -51,6 +53,8 @@ def find_reduction(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduct
         order = torch.arange(n).roll(1)
         rolled = float(evaluate(loss_fn, select(noisy, order, n), select(targets, order, n)).detach())
     value = float(loss)
+    if not math.isfinite(value):
+        return None
     tolerance = 100 * precision * abs(value) + precision
     if abs(rolled - value) > tolerance:
         raise InputError(

@@ -10,8 +10,7 @@ Small passes on copies of two or three samples, with the random state and the bu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -24,6 +23,8 @@ from noisekit.errors import InputError, NonFiniteError, UnsupportedModelError
 from noisekit.gradients.batch import Batch, call_model, count_samples, select, tensors_of
 from noisekit.gradients.contributions import Contribution
 from noisekit.gradients.hooks import HookCapture, Layout
+from noisekit.gradients.losses import Reduction
+from noisekit.gradients.random_state import random_state, untouched_random_state
 from noisekit.gradients.replay import ENGINES, frozen_buffers
 
 PROBE = 3
@@ -32,20 +33,6 @@ WEIGHTS = (1.0, -0.7, 1.9)
 """The random weights w_i of step 3."""
 
 Watch = Callable[[str, Tensor], None]
-
-
-@contextmanager
-def untouched_random_state(tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Leave the random state of the CPU and of the devices of ``tensors`` as it was."""
-    devices = sorted({t.device.index or 0 for t in tensors.values() if t.device.type == "cuda"})
-    with torch.random.fork_rng(devices=devices):
-        yield
-
-
-def random_state(tensors: Mapping[str, Tensor]) -> list[Tensor]:
-    """Return the state of the random generators that a forward pass may draw from."""
-    devices = sorted({t.device.index or 0 for t in tensors.values() if t.device.type == "cuda"})
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in devices)]
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,7 @@ class Plan:
     """Trainable parameters that the outputs do not depend on."""
     stochastic: bool
     """Whether a forward pass draws random numbers."""
-    reductions: WeakKeyDictionary[Any, str] = field(default_factory=WeakKeyDictionary)
+    reductions: WeakKeyDictionary[Any, Reduction] = field(default_factory=WeakKeyDictionary)
 
 
 @dataclass

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from noisekit.errors import InputError
+from noisekit.gradients.streaming import RunningMoments
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,36 @@ class GradientStatistics:
     """Fraction of the trainable parameters that the statistics include."""
     uncovered: list[str]
     """Names of the trainable parameters that they do not."""
+
+    @property
+    def trace(self) -> dict[str, Tensor]:
+        """Trace of the covariance of one sample's gradient, by parameter: the sum of its variances."""
+        return {name: variance.sum() for name, variance in self.variance.items()}
+
+    @property
+    def total_trace(self) -> Tensor:
+        """Trace of the covariance over all covered parameters."""
+        return torch.stack([variance.sum() for variance in self.variance.values()]).sum()
+
+    @property
+    def eigenvalues(self) -> Tensor:
+        """The N − 1 eigenvalues of the covariance that can differ from 0, descending, float64."""
+        if self.gram is None:
+            raise InputError("The statistics have no Gram matrix: ask for gram=True to get eigenvalues.")
+        return covariance_eigenvalues(self.gram)
+
+
+def centred(gram: Tensor) -> Tensor:
+    """Return HGH with H = I − 11ᵀ/N in float64: the Gram matrix of g_i − ḡ."""
+    gram = gram.double()
+    rows = gram - gram.mean(-1, keepdim=True)
+    return rows - rows.mean(-2, keepdim=True)
+
+
+def covariance_eigenvalues(gram: Tensor) -> Tensor:
+    """Return the N − 1 eigenvalues of (1/(N−1)) Σ (g_i−ḡ)(g_i−ḡ)ᵀ from g_i·g_j (…, N, N), descending."""
+    n = gram.shape[-1]
+    return torch.linalg.eigvalsh(centred(gram)).flip(-1)[..., : n - 1].clamp(min=0) / (n - 1)
 
 
 @dataclass(frozen=True)
@@ -72,3 +106,18 @@ class GradientRecord:
     coverage: float
     uncovered: list[str]
     settings: dict[str, Any] = field(default_factory=dict)
+    deviation_sum: Tensor | None = None
+    """Sum over a block's coordinates of the standard deviation of one sample's gradient, (step, block)."""
+    moments: RunningMoments | None = None
+    """Mean and variance of every coordinate, accumulated over the recorded steps."""
+
+    def minibatch_noise(self) -> Tensor:
+        """Return the noise of the batch means at the recorded coordinates, ḡ_k − mean over k, (step, coordinate).
+
+        It is noise alone only where the weights stood still (``GradientNoiseRecorder.repeat``): along a training
+        run the drift of the gradient is in it too. Its variance belongs to ``batch_size``.
+        """
+        if self.coordinate_values is None:
+            raise InputError("The record has no coordinates: record with coordinates > 0 for the minibatch noise.")
+        means = self.coordinate_values.mean(1)
+        return means - means.mean(0)

@@ -42,7 +42,7 @@ class ParameterSketch:
         flat = flat.mul_(self._signs)
         m, size = self.projections, flat.shape[1]
         whole = size // m * m
-        sketch = flat[:, :whole].reshape(-1, size // m, m).sum(1)
+        sketch = flat[:, :whole].reshape(len(flat), size // m, m).sum(1)
         if whole < size:
             sketch[:, : size - whole] += flat[:, whole:]
         return flat, sketch.roll(self._offset, dims=1)

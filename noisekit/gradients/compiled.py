@@ -1,0 +1,24 @@
+"""Recorded steps of compiled models run eagerly, where hooks see every layer; the others stay compiled."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+
+
+class EagerStance:
+    """Makes compiled code run eagerly between ``enter`` and ``leave``; does nothing where nothing is compiled."""
+
+    def __init__(self) -> None:
+        self._stance: Any = None
+
+    def enter(self) -> None:
+        if self._stance is None and "torch._dynamo" in sys.modules:
+            self._stance = torch.compiler.set_stance("force_eager")
+
+    def leave(self) -> None:
+        if self._stance is not None:
+            self._stance.__exit__(None, None, None)
+            self._stance = None

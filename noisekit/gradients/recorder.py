@@ -1,0 +1,285 @@
+"""Records the gradient noise of a training loop that does not know it is watched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from noisekit.errors import InputError
+from noisekit.gradients.batch import Batch, CallArguments, as_batch, count_samples
+from noisekit.gradients.checks import plan_for, refuse_mixing_layers
+from noisekit.gradients.collector import Collector, Sums
+from noisekit.gradients.compiled import EagerStance
+from noisekit.gradients.contributions import Contribution
+from noisekit.gradients.engine import check_engine, run_pass, underlying
+from noisekit.gradients.hooks import HookCapture
+from noisekit.gradients.random_state import random_state, untouched_random_state
+from noisekit.gradients.record import GradientRecord
+from noisekit.gradients.rows import Row, RowContext, join_rows
+from noisekit.gradients.schedule import Schedule, every
+from noisekit.gradients.selection import DEFAULT_SKETCH, Selection
+from noisekit.gradients.statistics import covered_parameters
+from noisekit.gradients.streaming import RunningMoments
+from noisekit.gradients.training_pass import TrainingPass, sums_of_step
+from noisekit.gradients.watch import LossWatch
+
+_ATTACHED: WeakSet[nn.Module] = WeakSet()
+
+
+class GradientNoiseRecorder:
+    """Records per-sample gradient statistics while a model trains; a context manager around the loop.
+
+    The loop stays as it is: on recorded steps the recorder sees the forward and backward passes through hooks,
+    unscales what a GradScaler or gradient accumulation multiplied, and keeps the statistics when the optimizer
+    steps. Where the loss cannot be seen, call ``observe(loss)`` or ``record(inputs, targets)`` in the loop.
+
+    Arguments: ``schedule`` a function from the step to whether it is recorded; ``coordinates``, ``sketch``, ``gram``,
+    ``seed`` as in gradient_statistics; ``engine`` "hooks", or "vmap" or "loop", which compute each recorded step
+    again in ``record``; ``on_record`` is called with a dict of numbers after each record (for a logger);
+    ``micro_batches`` how many backward passes the loop makes before each optimizer step: their samples are
+    recorded as one batch (only the Gram matrix needs to know beforehand);
+    ``moments`` accumulates mean and variance of every coordinate, which takes three times the model's memory.
+    Raises InputError if the model is already attached, UnsupportedModelError if samples mix, NonFiniteError
+    naming step, parameter and sample where a gradient is NaN or infinite.
+
+    >>> model, loss_fn = torch.nn.Linear(2, 1), torch.nn.MSELoss()
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> with GradientNoiseRecorder(model, loss_fn, optimizer, schedule=every(1)) as recorder:
+    ...     loss_fn(model(torch.randn(8, 2)), torch.randn(8, 1)).backward()
+    ...     optimizer.step()
+    >>> recorder.result().squared_norm.shape
+    torch.Size([1, 8])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: Any,
+        optimizer: torch.optim.Optimizer,
+        *,
+        schedule: Schedule | None = None,
+        coordinates: int | Sequence[int] | Tensor = 512,
+        sketch: int = DEFAULT_SKETCH,
+        gram: bool = True,
+        engine: str = "hooks",
+        seed: int = 0,
+        moments: bool = True,
+        micro_batches: int = 1,
+        on_record: Callable[[dict[str, float]], None] | None = None,
+    ):
+        check_engine(engine)
+        if schedule is not None and not callable(schedule):
+            raise InputError(f"schedule is {schedule!r}: give a function of the step, such as nk.every(10).")
+        self.model, self.loss_fn, self.optimizer = underlying(model), loss_fn, optimizer
+        refuse_mixing_layers(self.model)
+        self.schedule = every(10) if schedule is None else schedule
+        self.engine, self.on_record, self.seed = engine, on_record, seed
+        self._wanted = {"coordinates": coordinates, "sketch": sketch, "gram": gram, "seed": seed}
+        self._keep_moments, self._micro_batches = moments, micro_batches
+        self._moments: RunningMoments | None = None
+        self._selection: Selection | None = None
+        self._context: RowContext | None = None
+        self._rows: list[Row] = []
+        self._skipped: list[int] = []
+        self._handles: list[RemovableHandle] = []
+        self._step_handles: list[RemovableHandle] = []
+        self._capture: HookCapture | None = None
+        self._passes: list[TrainingPass] = []
+        self._watch = LossWatch(loss_fn, self._see_loss)
+        self._eager = EagerStance()
+        self._looking_away = False
+        self._recorded_by_call = False
+        self._start = time.perf_counter()
+        self.step = 0
+        """The optimizer step that comes next."""
+
+    def __enter__(self) -> GradientNoiseRecorder:
+        if self.model in _ATTACHED:
+            raise InputError("A recorder is already attached to this model: leave its `with` block first.")
+        _ATTACHED.add(self.model)
+        self._start = time.perf_counter()
+        self._handles = [
+            self.optimizer.register_step_pre_hook(self._before_step),
+            self.optimizer.register_step_post_hook(self._after_step),
+        ]
+        self._arm()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._disarm()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        _ATTACHED.discard(self.model)
+
+    def record(self, inputs: Batch, targets: Batch) -> None:
+        """Record this batch at the present weights if the schedule says so, by a pass of its own.
+
+        For loops whose loss the recorder cannot see, and for the engines "vmap" and "loop". The random state
+        stays as it was.
+        """
+        if self.schedule(self.step) and not self._recorded_by_call:
+            self._record_batch(inputs, targets)
+            self._recorded_by_call = True
+
+    def repeat(self, batches: Iterable[tuple[Batch, Batch]]) -> None:
+        """Record each batch (inputs, targets) at the present weights, a row for each.
+
+        Moving weights fake heavy tails; this is the noise at one point. ``result().minibatch_noise()`` is then
+        the noise of the batch means.
+        """
+        for inputs, targets in batches:
+            self._record_batch(inputs, targets)
+
+    def observe(self, loss: Tensor) -> None:
+        """Show the recorder the loss of this step, before backward; it is taken as a mean over the samples."""
+        if self._passes:
+            self._passes[-1].see_reduced_loss(loss)
+
+    def result(self) -> GradientRecord:
+        """Return what was recorded so far."""
+        if not self._rows or self._context is None:
+            raise InputError(
+                "Nothing was recorded: run the training loop inside the `with` block, with optimizer.step() on this "
+                "optimizer, or call record(inputs, targets)."
+            )
+        self._rows[-1].check_finite(self._names())
+        return join_rows(self._rows, self._context, self._moments, self._skipped)
+
+    def _record_batch(self, inputs: Batch, targets: Batch) -> None:
+        inputs, targets = as_batch(inputs), as_batch(targets)
+        self._looking_away = True
+        try:
+            with untouched_random_state(dict(self.model.named_parameters())):
+                self._prepare(inputs)
+                assert self._selection is not None
+                collector = Collector(self._selection)
+                run = run_pass(self.model, self.loss_fn, inputs, targets, collector.add, engine=self.engine)
+            self._keep(collector.sums(run.scale, self._names()), run.loss)
+        finally:
+            self._looking_away = False
+
+    def _prepare(self, inputs: Batch) -> None:
+        """Draw the coordinates and the sketch once the covered parameters are known."""
+        if self._selection is not None:
+            return
+        covered, coverage, uncovered = covered_parameters(self.model, plan_for(self.model, inputs))
+        self._selection = Selection(covered, **self._wanted)
+        self._context = RowContext(self._selection, coverage, uncovered, self.seed)
+
+    def _names(self) -> list[str]:
+        assert self._selection is not None
+        return list(self._selection.sizes)
+
+    def _arm(self) -> None:
+        if self.engine == "hooks" and self.schedule(self.step) and not self._step_handles:
+            self._step_handles = [
+                self.model.register_forward_pre_hook(self._before_forward, with_kwargs=True),
+                self.model.register_forward_hook(self._after_forward),
+            ]
+            self._eager.enter()
+
+    def _disarm(self) -> None:
+        self._watch.stop()
+        for handle in self._step_handles:
+            handle.remove()
+        self._step_handles.clear()
+        self._eager.leave()
+        if self._capture is not None:
+            self._capture.remove()
+            self._capture = None
+        self._passes.clear()
+
+    def _before_forward(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._looking_away or not torch.is_grad_enabled():
+            return
+        inputs = CallArguments((args, kwargs))
+        n = count_samples(inputs)
+        self._looking_away = True
+        try:
+            plan = plan_for(model, inputs)
+            self._prepare(inputs)
+        finally:
+            self._looking_away = False
+        assert self._selection is not None
+        tensors = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        state = random_state(tensors) if plan.replayed and plan.stochastic else []
+        if not self._passes or self._passes[-1].differentiated or self._passes[-1].n_samples != n:
+            self._passes.append(TrainingPass(plan, self._selection, inputs, n, state, keep_uses=self._micro_batches > 1))
+        if self._capture is None:
+            self._capture = HookCapture(model, tensors, plan.layouts, plan.hooked, self._see_parameter)
+            for name in plan.replayed:
+                hook = partial(self._see_replayed, name)
+                self._step_handles.append(tensors[name].register_hook(hook))
+        self._capture.n_samples = n
+
+    def _after_forward(self, _: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
+        if self._looking_away or not self._passes or not torch.is_grad_enabled():
+            return
+        self._passes[-1].see_outputs(outputs)
+        self._watch.start()
+
+    def _see_loss(self, outputs: Any, targets: Any, loss: Tensor) -> None:
+        if self._looking_away or not self._passes:
+            return
+        self._looking_away = True
+        try:
+            self._passes[-1].see_loss(self.loss_fn, outputs, targets, loss)
+        finally:
+            self._looking_away = False
+
+    def _see_parameter(self, name: str, uses: Sequence[Contribution], gradient: Tensor) -> None:
+        self._watch.stop()
+        if self._passes:
+            self._passes[-1].add(name, uses, gradient)
+
+    def _see_replayed(self, name: str, gradient: Tensor) -> None:
+        self._watch.stop()
+        if self._passes:
+            self._passes[-1].gradients[name] = gradient.detach().clone()
+
+    def _before_step(self, *_: Any) -> None:
+        seen = [p for p in self._passes if p.differentiated]
+        if seen and not self._recorded_by_call:
+            if any(p.factor is None for p in seen):
+                raise InputError(
+                    "The recorder did not see the loss of this step: call the loss_fn it was given in the loop, or "
+                    "call recorder.observe(loss) before backward, or recorder.record(inputs, targets)."
+                )
+            self._looking_away = True
+            try:
+                sums, losses = sums_of_step(self.model, seen, self._names(), gram=bool(self._wanted["gram"]))
+            finally:
+                self._looking_away = False
+            self._keep(sums, losses.mean())
+        self._disarm()
+
+    def _after_step(self, *_: Any) -> None:
+        self.step += 1
+        self._recorded_by_call = False
+        self._arm()
+
+    def _keep(self, sums: Sums, loss: Tensor) -> None:
+        assert self._context is not None
+        if self._rows and sums.n_samples != self._rows[0].n_samples:
+            self._skipped.append(self.step)
+            return
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        row = Row.of(sums, self.step, loss, rate, time.perf_counter() - self._start)
+        if sums.squared_norms.device.type == "cpu":
+            row.check_finite(self._names())
+        elif self._rows:  # the row before is ready: looking at it does not wait for this step
+            self._rows[-1].check_finite(self._names())
+        self._rows.append(row)
+        if self._keep_moments:
+            own = RunningMoments.of_batch(sums.n_samples, sums.means(), sums.variances())
+            self._moments = own if self._moments is None else self._moments.merge(own)
+        if self.on_record is not None:
+            self.on_record(row.summary())

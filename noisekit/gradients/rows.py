@@ -1,0 +1,157 @@
+"""One recorded step, and the record that many of them make."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from noisekit.errors import InputError, NonFiniteError
+from noisekit.gradients.collector import Sums
+from noisekit.gradients.record import GradientRecord, covariance_eigenvalues
+from noisekit.gradients.selection import Selection
+from noisekit.gradients.streaming import RunningMoments
+
+
+@dataclass(frozen=True)
+class RowContext:
+    """What all rows of a record share."""
+
+    selection: Selection
+    coverage: float
+    uncovered: list[str]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """The statistics of one recorded step; tensors stay on the device until the record is made."""
+
+    step: int
+    n_samples: int
+    loss: Tensor
+    learning_rate: float
+    elapsed: float
+    trace: Tensor
+    mean_squared_norm: Tensor
+    deviation_sum: Tensor
+    squared_norms: Tensor
+    gram: Tensor | None
+    values: Tensor | None
+    sketch: Tensor | None
+
+    @classmethod
+    def of(cls, sums: Sums, step: int, loss: Tensor, learning_rate: float, elapsed: float) -> Row:
+        variances = sums.variances()
+        return cls(
+            step,
+            sums.n_samples,
+            loss.detach(),
+            learning_rate,
+            elapsed,
+            torch.stack([v.sum() for v in variances.values()]),
+            torch.stack([(t / sums.n_samples).square().sum() for t in sums.total.values()]),
+            torch.stack([v.sqrt().sum() for v in variances.values()]),
+            sums.squared_norms,
+            sums.gram,
+            sums.values,
+            sums.sketch,
+        )
+
+    def check_finite(self, blocks: Sequence[str]) -> None:
+        """Raise NonFiniteError naming step, parameter and sample; waits for the device."""
+        good = self.squared_norms.isfinite()
+        if bool(good.all()):
+            return
+        sample = int((~good).nonzero()[0])
+        bad = [name for name, size in zip(blocks, self.trace.tolist(), strict=True) if not math.isfinite(size)]
+        raise NonFiniteError(
+            f"The gradient of sample {sample} of the batch is NaN or infinite at step {self.step}, in "
+            f"{', '.join(bad)}: look at that sample, lower the learning rate, or check the loss for log(0)."
+        )
+
+    def summary(self) -> dict[str, float]:
+        """Return the numbers a logger wants."""
+        trace, squared = float(self.trace.sum()), float(self.mean_squared_norm.sum())
+        signal = squared - trace / self.n_samples
+        return {
+            "step": float(self.step),
+            "loss": float(self.loss),
+            "learning_rate": self.learning_rate,
+            "gradient_norm": squared**0.5,
+            "noise_trace": trace,
+            "signal_squared": signal,
+        }
+
+
+def join_rows(
+    rows: Sequence[Row], context: RowContext, moments: RunningMoments | None, skipped: list[int]
+) -> GradientRecord:
+    """Return the record of ``rows``, on the CPU."""
+    selection = context.selection
+
+    def stacked(tensors: list[Tensor | None]) -> Tensor | None:
+        present = [t.detach().cpu() for t in tensors if t is not None]
+        return torch.stack(present) if present else None
+
+    squared = torch.stack([row.mean_squared_norm for row in rows]).cpu()
+    gram = stacked([row.gram for row in rows])
+    return GradientRecord(
+        step=torch.tensor([row.step for row in rows]),
+        loss=torch.stack([row.loss for row in rows]).float().cpu(),
+        learning_rate=torch.tensor([row.learning_rate for row in rows]),
+        gradient_norm=squared.sum(1).sqrt(),
+        elapsed_time=torch.tensor([row.elapsed for row in rows], dtype=torch.float64),
+        block=list(selection.sizes),
+        block_size=list(selection.sizes.values()),
+        trace=torch.stack([row.trace for row in rows]).cpu(),
+        mean_squared_norm=squared,
+        squared_norm=torch.stack([row.squared_norms for row in rows]).cpu(),
+        gram=gram,
+        eigenvalue=None if gram is None else covariance_eigenvalues(gram),
+        coordinate_index=selection.index,
+        coordinate_block=None if selection.index is None else selection.blocks(),
+        coordinate_values=stacked([row.values for row in rows]),
+        sketch=stacked([row.sketch for row in rows]),
+        batch_size=rows[0].n_samples,
+        coverage=context.coverage,
+        uncovered=context.uncovered,
+        settings={"gram_centred": False, "seed": context.seed, "skipped_steps": skipped},
+        deviation_sum=torch.stack([row.deviation_sum for row in rows]).cpu(),
+        moments=moments,
+    )
+
+
+def merge_records(first: GradientRecord, second: GradientRecord) -> GradientRecord:
+    """Return one record with the steps of both, in their order; moments merge exactly.
+
+    Raises InputError where blocks, coordinates or batch size differ.
+    """
+    same = (
+        first.block == second.block
+        and first.batch_size == second.batch_size
+        and (first.coordinate_index is None) == (second.coordinate_index is None)
+        and (
+            first.coordinate_index is None
+            or second.coordinate_index is None
+            or torch.equal(first.coordinate_index, second.coordinate_index)
+        )
+    )
+    if not same:
+        raise InputError("The records differ in blocks, batch size or coordinates: only like records merge.")
+
+    def both(name: str) -> Tensor | None:
+        a, b = getattr(first, name), getattr(second, name)
+        return None if a is None or b is None else torch.cat([a, b])
+
+    names = (
+        "step loss learning_rate gradient_norm elapsed_time trace mean_squared_norm squared_norm gram eigenvalue "
+        "coordinate_values sketch deviation_sum"
+    ).split()
+    moments = None
+    if first.moments is not None and second.moments is not None:
+        moments = first.moments.merge(second.moments)
+    return replace(first, **{name: both(name) for name in names}, moments=moments)

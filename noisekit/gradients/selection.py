@@ -1,0 +1,110 @@
+"""Which coordinates are kept exactly, and how each parameter is sketched: drawn once, the same at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from noisekit.errors import InputError
+from noisekit.gradients.measure import Request
+from noisekit.gradients.sketch import ParameterSketch
+
+DEFAULT_SKETCH = 256
+
+
+class Selection:
+    """The request to make of each covered parameter; ``index`` are flat positions in their concatenation."""
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        *,
+        coordinates: int | Sequence[int] | Tensor,
+        sketch: int,
+        gram: bool,
+        seed: int,
+        second_moment: bool = True,
+    ):
+        self.sizes = {name: p.numel() for name, p in parameters.items()}
+        self.total = sum(self.sizes.values())
+        self.gram = gram
+        self.second_moment = second_moment
+        self.index = _positions(coordinates, self.total, seed)
+        self.sketch = _projections(sketch, self.total)
+        self.columns: dict[str, slice] = {}
+        self._local: dict[str, Tensor] = {}
+        self._sketches: dict[str, ParameterSketch] = {}
+        offset, taken = 0, 0
+        for position, (name, p) in enumerate(parameters.items()):
+            dtype = torch.float32 if p.dtype in (torch.float16, torch.bfloat16) else p.dtype
+            if self.index is not None:
+                inside = (self.index >= offset) & (self.index < offset + p.numel())
+                count = int(inside.sum())
+                if count:
+                    self._local[name] = (self.index[inside] - offset).to(p.device)
+                    self.columns[name] = slice(taken, taken + count)
+                    taken += count
+            if self.sketch:
+                key = (seed * 100_003 + position) % 2**62
+                self._sketches[name] = ParameterSketch(p.shape, self.sketch, key, p.device, dtype)
+            offset += p.numel()
+
+    def request(self, name: str) -> Request:
+        """Return what to ask of the parameter ``name``."""
+        return Request(
+            second_moment=self.second_moment,
+            squared_norms=True,
+            gram=self.gram,
+            index=self._local.get(name),
+            sketch=self._sketches.get(name),
+        )
+
+    def blocks(self) -> list[str]:
+        """Return the parameter of each kept coordinate."""
+        return [name for name, part in self.columns.items() for _ in range(part.stop - part.start)]
+
+
+def _positions(coordinates: int | Sequence[int] | Tensor, total: int, seed: int) -> Tensor | None:
+    if isinstance(coordinates, int):
+        if coordinates < 0:
+            raise InputError(f"coordinates is {coordinates}: give how many to keep (0 for none) or their positions.")
+        if coordinates == 0:
+            return None
+        generator = torch.Generator().manual_seed(seed)
+        if coordinates >= total:
+            return torch.arange(total)
+        if coordinates * 20 > total:
+            return torch.randperm(total, generator=generator)[:coordinates].sort().values
+        drawn = torch.randint(total, (2 * coordinates,), generator=generator)
+        distinct = drawn.unique()
+        while len(distinct) < coordinates:
+            drawn = torch.cat([drawn, torch.randint(total, (coordinates,), generator=generator)])
+            distinct = drawn.unique()
+        keep = torch.randperm(len(distinct), generator=generator)[:coordinates]
+        return distinct[keep].sort().values
+    index = torch.as_tensor(coordinates, dtype=torch.int64).cpu().flatten()
+    if len(index) == 0:
+        return None
+    if int(index.min()) < 0 or int(index.max()) >= total:
+        raise InputError(
+            f"coordinates holds {int(index.min())}..{int(index.max())}, and the covered parameters have positions "
+            f"0..{total - 1}."
+        )
+    if bool((index[1:] <= index[:-1]).any()):
+        raise InputError("coordinates must be given in increasing order, each once: sort them.")
+    return index
+
+
+def _projections(sketch: int, total: int) -> int:
+    if sketch < 0:
+        raise InputError(f"sketch is {sketch}: give how many numbers a sample (0 for none).")
+    if sketch > total:
+        if sketch == DEFAULT_SKETCH:
+            return total
+        raise InputError(
+            f"sketch={sketch} is larger than the model, which has {total} covered parameters: keep the gradients "
+            f"themselves with coordinates={total} and sketch=0."
+        )
+    return sketch

@@ -1,0 +1,136 @@
+"""One forward and backward pass of the user's own training step, seen through hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from noisekit.errors import InputError
+from noisekit.gradients.batch import Batch, tensors_of
+from noisekit.gradients.checks import Plan
+from noisekit.gradients.collector import Collector, Sums, merge_sums
+from noisekit.gradients.contributions import Contribution, Joined, measure
+from noisekit.gradients.engine import reduction_of, replay
+from noisekit.gradients.measure import Request
+from noisekit.gradients.selection import Selection
+
+
+class TrainingPass:
+    """What is seen of one pass: inputs, gradients of the outputs, the loss and the factor it is multiplied by.
+
+    The factor a is the gradient that arrives at the loss: the loss scale of a GradScaler, divided by the number
+    of accumulation steps if the loop divides. The per-sample gradients are N/a (a sum: 1/a) times what the
+    backward pass carries.
+    """
+
+    def __init__(self, plan: Plan, selection: Selection, inputs: Batch, n: int, state: list[Tensor], *, keep_uses: bool = False):
+        self.plan, self.inputs, self.n_samples = plan, inputs, n
+        self.collector = Collector(selection)
+        self.loss: Tensor | None = None
+        self.factor: Tensor | None = None
+        self.reduction = "mean"
+        self.gradients: dict[str, Tensor] = {}
+        """Gradients of the replayed parameters in this pass."""
+        self.uses: dict[str, list[Contribution]] | None = {} if keep_uses else None
+        """Every use of every parameter, kept where the Gram matrix spans several passes."""
+        self._state = state
+        self._outputs: list[Tensor] = []
+        self._received: dict[int, Tensor] = {}
+
+    def see_outputs(self, outputs: Any) -> None:
+        """Keep the gradients of the outputs where a replay will need them."""
+        if not self.plan.replayed:
+            return
+        self._outputs = [leaf for leaf in tensors_of(outputs) if leaf.is_floating_point()]
+        for k, leaf in enumerate(self._outputs):
+            if leaf.requires_grad:
+                leaf.register_hook(lambda grad, k=k: self._received.__setitem__(k, grad.detach()))
+
+    def see_loss(self, loss_fn: Any, outputs: Any, targets: Any, loss: Tensor) -> None:
+        """Keep the loss and find out how it is reduced."""
+        self.reduction = reduction_of(self.plan, loss_fn, outputs, targets, self.n_samples)
+        self.see_reduced_loss(loss)
+
+    def see_reduced_loss(self, loss: Tensor) -> None:
+        """Keep the loss and, once it is differentiated, the factor it was multiplied by."""
+        self.loss = loss.detach() if self.loss is None else self.loss + loss.detach()
+
+        def keep(grad: Tensor) -> None:
+            self.factor = grad.detach()
+
+        loss.register_hook(keep)
+
+    def add(self, name: str, uses: Sequence[Contribution], gradient: Tensor) -> None:
+        """Take the contributions of a parameter."""
+        if self.uses is not None:
+            self.uses[name] = list(uses)
+        self.collector.add(name, uses, gradient, copy=True)
+
+    @property
+    def differentiated(self) -> bool:
+        """Whether a backward pass has come through."""
+        return not self.collector.empty or bool(self._received)
+
+    @property
+    def scale(self) -> Tensor:
+        """What turns contributions into per-sample gradients."""
+        assert self.factor is not None
+        factor = self.factor.float() if self.factor.dtype in (torch.float16, torch.bfloat16) else self.factor
+        return (self.n_samples if self.reduction == "mean" else 1) / factor
+
+    def sums(self, model: nn.Module, names: Sequence[str]) -> Sums:
+        """Return the sums over the samples, after replaying what the hooks do not see."""
+        if self.plan.replayed:
+            replay(
+                model,
+                {name: p for name, p in model.named_parameters() if p.requires_grad},
+                self.plan.replayed,
+                self.inputs,
+                [self._received.get(k) for k in range(len(self._outputs))],
+                self.n_samples,
+                self.plan.replay_engine,
+                self._state if self.plan.stochastic else [],
+                self.add,
+                self.gradients,
+            )
+        return self.collector.sums(self.scale, names)
+
+
+def sums_of_step(
+    model: nn.Module, passes: Sequence[TrainingPass], names: Sequence[str], *, gram: bool
+) -> tuple[Sums, Tensor]:
+    """Return the sums over the samples of all ``passes`` before one optimizer step, and their losses.
+
+    A pass that a GradScaler found infinite and skipped is left out where a finite one follows.
+    """
+    parts = [p.sums(model, names) for p in passes]
+    if len(parts) > 1:
+        finite = [bool(part.squared_norms.isfinite().all()) for part in parts]
+        first = finite.index(True) if True in finite else 0
+        parts, passes = parts[first:], passes[first:]
+    losses = torch.stack([p.loss for p in passes if p.loss is not None])
+    if len(parts) == 1:
+        return parts[0], losses
+    merged = merge_sums(parts)
+    return (replace(merged, gram=_gram(passes, names)) if gram else merged), losses
+
+
+def _gram(passes: Sequence[TrainingPass], names: Sequence[str]) -> Tensor:
+    """Return g_i·g_j over the samples of all passes."""
+    total: Tensor | None = None
+    for name in names:
+        kept = [p.uses[name] for p in passes if p.uses is not None]
+        if len(kept) < len(passes):
+            raise InputError(
+                f"{len(passes)} backward passes came before one optimizer step: tell the recorder with "
+                f"micro_batches={len(passes)}, or leave the Gram matrix out with gram=False."
+            )
+        found = measure([Joined(kept)], Request(second_moment=False, gram=True)).gram
+        total = found if total is None or found is None else total + found
+    assert total is not None
+    scales = torch.cat([p.scale.expand(p.n_samples) for p in passes]).to(total.dtype)
+    return total * scales * scales[:, None]
