@@ -1,6 +1,7 @@
 """What the gradient noise is: models of its law, and estimates from samples with their uncertainty."""
 
 from noisekit.noise.alignment import HessianAlignment, hessian_alignment
+from noisekit.noise.analysis import BlockNoise, NoiseAnalysis, analyze
 from noisekit.noise.base import NoiseModel
 from noisekit.noise.correlation import (
     CorrelationSpectrum,
@@ -34,8 +35,10 @@ from noisekit.noise.student_t_cdf import student_t_cdf
 from noisekit.noise.student_t_fit import StudentTFit, fit_student_t
 from noisekit.noise.symmetry import Skewness, skewness
 from noisekit.noise.tails import HillPlot, TailIndex, hill_plot, tail_index
+from noisekit.noise.window_samples import window_samples
 
 __all__ = [
+    "BlockNoise",
     "CorrelationSpectrum",
     "EmpiricalNoise",
     "GaussianNoise",
@@ -46,6 +49,7 @@ __all__ = [
     "HillPlot",
     "MinibatchNoise",
     "MultivariateStudentTFit",
+    "NoiseAnalysis",
     "NoiseCovariance",
     "NoiseDrift",
     "NoiseFit",
@@ -57,6 +61,7 @@ __all__ = [
     "StudentTFit",
     "StudentTNoise",
     "TailIndex",
+    "analyze",
     "block_covariances",
     "correlation_spectrum",
     "fit_multivariate_student_t",
@@ -78,4 +83,5 @@ __all__ = [
     "student_t_cdf",
     "tail_index",
     "weakest_visible_df",
+    "window_samples",
 ]

@@ -34,8 +34,8 @@ def directional_derivatives(losses: Callable[[Tensor], Tensor], x: Tensor, direc
     The map u ↦ Σ u_i ∇ℓ_i is linear in u, so its own transpose applied to v is what is wanted: reverse mode
     twice, which every layer supports.
     """
-    values, weighted_sum = torch.func.vjp(losses, x)
-    _, transpose = torch.func.vjp(lambda u: weighted_sum(u)[0], torch.zeros_like(values))
+    values, weighted_sum = torch.func.vjp(losses, x)[:2]
+    transpose = torch.func.vjp(lambda u: weighted_sum(u)[0], torch.zeros_like(values))[1]
     return torch.stack([transpose(v)[0] for v in directions.T], dim=1)
 
 

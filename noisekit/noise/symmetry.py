@@ -8,11 +8,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from noisekit.noise.centre import robust_centre
 from noisekit.noise.samples import as_samples, constant_coordinates, evenly_spread
 from noisekit.noise.selection import false_discovery_q_values
 
 _WIDE, _NARROW = 4.0, 1.0
-_ITERATIONS = 12
 _MOST_SAMPLES = 4096
 
 
@@ -55,7 +55,6 @@ def skewness(samples: Tensor) -> Skewness:
     for any symmetric law; their difference over its standard error is normal whatever the tails. Measured
     level at nominal 5 %: 3–5 % (n = 32), 4–6 % (n ≥ 64), for ν = 1, 3, 7, ∞. The noise of a mean of B samples
     is less skewed by √B. Raises InputError for fewer than 8 samples or wrong axes, NonFiniteError for NaN.
-    Source of M-estimates: Huber 1964, Ann. Math. Statist. 35:73.
     """
     values = as_samples(samples)
     constant = constant_coordinates(values)
@@ -77,20 +76,10 @@ def _symmetry_p_value(x: Tensor) -> Tensor:
     centre = x.median(dim=0).values
     deviation = (x - centre).abs().median(dim=0).values
     z = (x - centre) / torch.where(deviation > 0, deviation, 1)
-    wide, narrow = _centre(z, _WIDE), _centre(z, _NARROW)
+    wide, narrow = robust_centre(z, _WIDE), robust_centre(z, _NARROW)
     influence = wide[1] - narrow[1]
     n = len(x)
     error = (influence.square().sum(dim=0) / (n - 1) / n).sqrt()
     t = ((wide[0] - narrow[0]) / error).abs().cpu().numpy()
     p = torch.from_numpy(2 * stats.t.sf(t, n - 1)).to(x.device)
     return torch.where(deviation > 0, p, torch.nan)
-
-
-def _centre(z: Tensor, c: float) -> tuple[Tensor, Tensor]:
-    """Return the M-estimate of location with ψ(z) = tanh(z/c), (coordinate,), and its influence function."""
-    location = torch.zeros_like(z[0])
-    for _ in range(_ITERATIONS):
-        score = torch.tanh((z - location) / c)
-        location = location + c * score.mean(dim=0) / (1 - score.square()).mean(dim=0).clamp(min=0.05)
-    score = torch.tanh((z - location) / c)
-    return location, c * score / (1 - score.square()).mean(dim=0)
