@@ -116,7 +116,9 @@ class HookCapture:
         kwargs: dict[str, Any],
         output: Any,
     ) -> Tensor | None:
-        if not isinstance(output, Tensor) or not output.requires_grad or not torch.is_grad_enabled():
+        if self.paused or not isinstance(output, Tensor) or not output.requires_grad:
+            return None
+        if not torch.is_grad_enabled():
             return None
         layout, n = self.layouts[module_name], self.n_samples
         x = (args[0] if args else next(iter(kwargs.values()))).detach()

@@ -35,9 +35,10 @@ def find_reduction(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduct
     None where the loss is not finite, so that nothing can be found out.
     A mean may have weights (class weights, ignored tokens): the gradient of sample i is then N times its term.
     """
-    batched = [leaf for leaf in tensors_of(outputs) if leaf.ndim and leaf.is_floating_point()]
-    if not batched or any(leaf.shape[0] != n for leaf in batched):
+    rows = {leaf.shape[0] if leaf.ndim else 0 for leaf in tensors_of(outputs) if leaf.is_floating_point()}
+    if len(rows) != 1 or (n_rows := rows.pop()) == 0 or n_rows % n:
         return "mean"  # the model computes its own loss: as in Hugging Face, a mean
+    n = n_rows  # outputs with several rows a sample are reduced over rows
     precision = 1e-9
     try:
         evaluate(loss_fn, tree_map(_as_double, outputs), tree_map(_as_double, targets))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -155,16 +156,26 @@ class GradientNoiseRecorder:
 
     def _record_batch(self, inputs: Batch, targets: Batch) -> None:
         inputs, targets = as_batch(inputs), as_batch(targets)
-        self._looking_away = True
-        try:
+        with self._look_away():
             with untouched_random_state(dict(self.model.named_parameters())):
                 self._prepare(inputs)
                 assert self._selection is not None
                 collector = Collector(self._selection)
                 run = run_pass(self.model, self.loss_fn, inputs, targets, collector.add, engine=self.engine)
             self._keep(collector.sums(run.scale, self._names()), run.loss)
+
+    @contextmanager
+    def _look_away(self) -> Iterator[None]:
+        """Let passes of the recorder's own go by unseen."""
+        self._looking_away = True
+        if self._capture is not None:
+            self._capture.paused = True
+        try:
+            yield
         finally:
             self._looking_away = False
+            if self._capture is not None:
+                self._capture.paused = False
 
     def _prepare(self, inputs: Batch) -> None:
         """Draw the coordinates and the sketch once the covered parameters are known."""
@@ -202,12 +213,9 @@ class GradientNoiseRecorder:
             return
         inputs = CallArguments((args, kwargs))
         n = count_samples(inputs)
-        self._looking_away = True
-        try:
+        with self._look_away():
             plan = plan_for(model, inputs)
             self._prepare(inputs)
-        finally:
-            self._looking_away = False
         assert self._selection is not None
         tensors = {name: p for name, p in model.named_parameters() if p.requires_grad}
         state = random_state(tensors) if plan.replayed and plan.stochastic else []
@@ -229,11 +237,8 @@ class GradientNoiseRecorder:
     def _see_loss(self, outputs: Any, targets: Any, loss: Tensor) -> None:
         if self._looking_away or not self._passes:
             return
-        self._looking_away = True
-        try:
+        with self._look_away():
             self._passes[-1].see_loss(self.loss_fn, outputs, targets, loss)
-        finally:
-            self._looking_away = False
 
     def _see_parameter(self, name: str, uses: Sequence[Contribution], gradient: Tensor) -> None:
         self._watch.stop()
@@ -242,7 +247,7 @@ class GradientNoiseRecorder:
 
     def _see_replayed(self, name: str, gradient: Tensor) -> None:
         self._watch.stop()
-        if self._passes:
+        if self._passes and not self._looking_away:
             self._passes[-1].gradients[name] = gradient.detach().clone()
 
     def _before_step(self, *_: Any) -> None:
@@ -253,11 +258,8 @@ class GradientNoiseRecorder:
                     "The recorder did not see the loss of this step: call the loss_fn it was given in the loop, or "
                     "call recorder.observe(loss) before backward, or recorder.record(inputs, targets)."
                 )
-            self._looking_away = True
-            try:
+            with self._look_away():
                 sums, losses = sums_of_step(self.model, seen, self._names(), gram=bool(self._wanted["gram"]))
-            finally:
-                self._looking_away = False
             self._keep(sums, losses.mean())
         self._disarm()
 

@@ -51,6 +51,11 @@ def _inner_product(outputs: Any, cotangents: Sequence[Tensor | None], n: int) ->
     return total
 
 
+def _by_sample(cotangents: Sequence[Tensor | None], n: int) -> list[Tensor | None]:
+    """Return the cotangents as (sample, rows of one sample, …)."""
+    return [c if c is None or not c.ndim else c.unflatten(0, (n, -1)) for c in cotangents]
+
+
 def vmap_gradients(
     model: nn.Module,
     tensors: Mapping[str, Tensor],
@@ -63,6 +68,7 @@ def vmap_gradients(
     fixed = _all_tensors(model, tensors)
     wanted = {name: fixed.pop(name).detach() for name in names}
     size = sum(t.numel() for t in wanted.values())
+    by_sample = _by_sample(cotangents, n)
 
     def one_sample(parameters: dict[str, Tensor], x: Batch, cotangent: list[Tensor | None]) -> Tensor:
         outputs = call_model(model, x, {**fixed, **parameters})
@@ -70,9 +76,7 @@ def vmap_gradients(
 
     for part in chunks(n, size):
         count = part.stop - part.start
-        one_each = [
-            None if c is None else _with_sample_axis(c[part] if c.ndim else c, count) for c in cotangents
-        ]
+        one_each = [None if c is None else c[part] if c.ndim else c for c in by_sample]
         xs = _with_batch_of_one(select(inputs, part, n), count)
         in_dims = (None, _dims(xs, count), [None if c is None or not c.ndim else 0 for c in one_each])
         with warnings.catch_warnings():
@@ -110,9 +114,10 @@ def loop_gradients(
     everything = _all_tensors(model, tensors)
     wanted = [everything[name].detach().requires_grad_(True) for name in names]
     everything.update(zip(names, wanted, strict=True))
+    by_sample = _by_sample(cotangents, n)
     for i in range(n):
         part = slice(i, i + 1)
-        own = [c[part] if c is not None and c.ndim else c for c in cotangents]
+        own = [c[i] if c is not None and c.ndim else c for c in by_sample]
         with torch.enable_grad():
             total = _inner_product(call_model(model, select(inputs, part, n), everything), own, n)
         yield part, _stacked_one(names, wanted, torch.autograd.grad(total, wanted, allow_unused=True))
@@ -137,12 +142,14 @@ def masked_gradients(
     with torch.enable_grad():
         outputs = call_model(model, inputs, everything)
     leaves = [
-        (o, c) for o, c in zip(_float_leaves(outputs), cotangents, strict=True) if c is not None and c.ndim
+        (leaf.unflatten(0, (n, -1)), c)
+        for leaf, c in zip(_float_leaves(outputs), _by_sample(cotangents, n), strict=True)
+        if c is not None and c.ndim
     ]
     for i in range(n):
         part = slice(i, i + 1)
         with torch.enable_grad():
-            total = torch.stack([(leaf[part] * c[part]).sum() for leaf, c in leaves]).sum()
+            total = torch.stack([(leaf[i] * c[i]).sum() for leaf, c in leaves]).sum()
         grads = torch.autograd.grad(total, wanted, allow_unused=True, retain_graph=i + 1 < n)
         yield part, _stacked_one(names, wanted, grads)
 

@@ -147,10 +147,7 @@ def merge_records(first: GradientRecord, second: GradientRecord) -> GradientReco
         a, b = getattr(first, name), getattr(second, name)
         return None if a is None or b is None else torch.cat([a, b])
 
-    names = (
-        "step loss learning_rate gradient_norm elapsed_time trace mean_squared_norm squared_norm gram eigenvalue "
-        "coordinate_values sketch deviation_sum"
-    ).split()
+    names = ["step", "loss", "learning_rate", "gradient_norm", "elapsed_time", "trace", "mean_squared_norm", "squared_norm", "gram", "eigenvalue", "coordinate_values", "sketch", "deviation_sum"]
     moments = None
     if first.moments is not None and second.moments is not None:
         moments = first.moments.merge(second.moments)

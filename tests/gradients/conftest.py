@@ -217,6 +217,11 @@ def functional_parameters() -> Case:
 
 
 @case
+def several_rows_a_sample() -> Case:
+    return sequential(randn(N, 3, 4), nn.Linear(4, 2), nn.Flatten(0, 1))
+
+
+@case
 def frozen_parameters() -> Case:
     model, loss, x, y = sequential(
         randn(N, 4), nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3), nn.Tanh(), nn.Linear(3, 2)
@@ -344,14 +349,15 @@ def reference_gradients(model: nn.Module, loss_fn: Any, inputs: Any, targets: An
     args = ((), inputs) if isinstance(inputs, dict) else ((inputs,), {})
     outputs = model(*args[0], **args[1])
     out = outputs["sum"] if isinstance(outputs, dict) else outputs
-    n = out.shape[0]
+    n = len(next(iter(inputs.values())) if isinstance(inputs, dict) else inputs)
     (cotangent,) = torch.autograd.grad(loss_fn(outputs, targets), out, retain_graph=True)
     scale = 1 if getattr(loss_fn, "reduction", "mean") == "sum" else n
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     rows: list[tuple[Tensor | None, ...]] = []
     for i in range(n):
         alone = torch.zeros_like(cotangent)
-        alone[i] = cotangent[i] * scale
+        mine = slice(i * len(out) // n, (i + 1) * len(out) // n)
+        alone[mine] = cotangent[mine] * scale
         rows.append(
             torch.autograd.grad(out, list(named.values()), alone, retain_graph=True, allow_unused=True)
         )
