@@ -11,7 +11,7 @@ from noisekit.gradients import GradientRecord
 from noisekit.noise import RecordNoiseScale
 from noisekit.problems import Problem
 from noisekit.study.config import StudyConfig
-from noisekit.study.trajectories import study_noise
+from noisekit.study.equations import study_noise
 from noisekit.theory import noise_floor, regimes, signsgd_phase
 
 

@@ -10,11 +10,12 @@ from noisekit.problems import ModelProblem, Problem, SampledProblem
 from noisekit.results import provenance, to_datatree
 from noisekit.study.config import StudyConfig
 from noisekit.study.noise import NoiseFindings, analyze_record
+from noisekit.study.parallel import torch_threads, usable_cores, workers_for
 from noisekit.study.predictions import predict
 from noisekit.study.problem import first_samples
 from noisekit.study.sharpness import sharpness
 from noisekit.study.training import TrainingRun, train_and_record
-from noisekit.study.trajectories import compare_optimizer
+from noisekit.study.trajectories import compare_optimizers
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,6 +44,14 @@ def run_study(
     """
     config = config or StudyConfig()
     config.check()
+    # Many small operations lose more by sharing cores than they gain, so tasks share them instead.
+    tasks = 3 * len(config.optimizers)
+    threads = max(1, usable_cores() // workers_for(tasks, problem.x0.device))
+    with torch_threads(threads):
+        return _study(problem, config, command, progress)
+
+
+def _study(problem: Problem, config: StudyConfig, command: str, progress: bool) -> xr.DataTree:
     trained: TrainingRun | None = None
     found: NoiseFindings | None = None
     x = problem.x0
@@ -51,7 +60,7 @@ def run_study(
         found = analyze_record(trained.record, progress=progress)
         x = trained.x
     part = first_samples(problem, config.n_samples)
-    ensembles = [compare_optimizer(name, part, x, config, progress=progress) for name in config.optimizers]
+    ensembles = compare_optimizers(part, x, config, progress=progress)
     curvature = sharpness(part, x, seed=config.seed)
     record = trained.record if trained else None
     scale = found.scale if found else None

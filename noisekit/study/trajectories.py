@@ -1,22 +1,25 @@
-"""SDE paths and real runs of one optimizer from the same states, and their comparison."""
+"""SDE paths and real runs of each optimizer from the same states, and their comparison."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from noisekit._typing import Observable, OptimizerFactory, State
-from noisekit.noise import GaussianNoise, MinibatchNoise, NoiseModel
-from noisekit.optimizers import RMSpropW, SignSGD, simulate_optimizer
+from noisekit._typing import Observable, State
+from noisekit.optimizers import simulate_optimizer
 from noisekit.problems import Problem, SampledProblem
-from noisekit.sde import SGDSDE, AdamSDE, OptimizerSDE, RMSpropSDE, SignSGDSDE, Solution, integrate
+from noisekit.sde import Solution, integrate
 from noisekit.study.config import StudyConfig
+from noisekit.study.equations import build_optimizer, build_sde, study_noise
+from noisekit.study.parallel import Counter, run_tasks, workers_for
 from noisekit.study.progress import bar
 from noisekit.study.seeds import stage_seed
+from noisekit.study.shared_moments import SharedMoments
 from noisekit.validation import Comparison, compare
 
 
@@ -29,75 +32,50 @@ class Ensembles:
     comparison: Comparison
 
 
-def compare_optimizer(
-    name: str, problem: Problem, x: Tensor, config: StudyConfig, *, progress: bool = False
-) -> Ensembles:
-    """Run ``name`` for real from ``x`` and predict the same steps by its SDE.
+def compare_optimizers(
+    problem: Problem, x: Tensor, config: StudyConfig, *, progress: bool = False
+) -> list[Ensembles]:
+    """Run every optimizer of the study for real from ``x``, and predict the same steps by its SDE.
 
     The real optimizer takes ``warmup_steps`` first, because an SDE that starts from an empty optimizer
     state has an error of its own; each SDE path starts from x, m and v of one real run. Afterwards their
-    noise is independent.
+    noise is independent. The discretisation error comes from the same paths at half the step.
     """
-    noise = study_noise(name, problem, config)
-    start = _warm_state(name, problem, x, config, noise)
-    reference = _run(name, problem, start, x, config, noise, progress=progress)
-    sde = build_sde(name, problem, noise, config)
-    coarse, fine = (
-        _integrate(sde, name, problem, start, x, config, substeps, progress=progress)
-        for substeps in (config.substeps, 2 * config.substeps)
-    )
-    comparison = compare(coarse, reference, observables=list(_observables(problem, x)), refined=fine)
-    return Ensembles(coarse, reference, comparison)
+    saves = config.replicates * (config.steps // config.save_every + 1)
+    fine, coarse = 2 * config.substeps, config.substeps
+    total = len(config.optimizers) * saves * (fine + coarse + 1)
+    with bar("Predicting and running", total, show=progress) as shown:
+        counter = Counter(shown)
+        tasks: dict[tuple[str, str], Callable[[], Solution]] = {}
+        # Adaptive optimizers and fine steps take longest, so they go first.
+        names = sorted(config.optimizers, key=lambda name: name in ("sgd", "signsgd"))
+        starts = {name: _warm_state(name, problem, x, config) for name in names}
+        for kind, substeps in (("fine", fine), ("coarse", coarse)):
+            for name in names:
+                arguments = (name, problem, starts[name], x, config, substeps, counter)
+                tasks[name, kind] = partial(_predict, *arguments)
+        for name in names:
+            tasks[name, "real"] = partial(_run, name, problem, starts[name], x, config, counter)
+        found = run_tasks(tasks, workers=workers_for(len(tasks), x.device), counter=counter)
+    return [
+        Ensembles(
+            found[name, "coarse"],
+            found[name, "real"],
+            compare(found[name, "coarse"], found[name, "real"], refined=found[name, "fine"]),
+        )
+        for name in config.optimizers
+    ]
 
 
-def study_noise(name: str, problem: Problem, config: StudyConfig) -> NoiseModel:
-    """Return the noise of the problem's minibatches at x, or white Gaussian noise where it has no samples.
-
-    SignSGD takes the law of the minibatches themselves; for the others their covariance is enough.
-    """
-    if isinstance(problem, SampledProblem):
-        law = "empirical" if name == "signsgd" else "gaussian"
-        return MinibatchNoise(problem, config.batch_size, law=law)
-    return GaussianNoise(scale=config.artificial_noise)
+def _own(problem: Problem, name: str) -> Problem:
+    """Return a copy for one task: evaluating a network puts parameters into its modules for a moment."""
+    own = copy.deepcopy(problem)
+    if name not in ("sgd", "signsgd") and isinstance(own, SampledProblem):
+        return SharedMoments(own)
+    return own
 
 
-def build_sde(name: str, problem: Problem, noise: NoiseModel, config: StudyConfig) -> OptimizerSDE:
-    """Return the SDE of the optimizer called ``name``."""
-    rate, decay = config.learning_rate(name), config.weight_decay
-    gradient = problem.gradient
-    match name:
-        case "sgd":
-            return SGDSDE(gradient, noise, rate, weight_decay=decay)
-        case "signsgd":
-            return SignSGDSDE(gradient, noise, rate)
-        case "rmsprop" | "rmspropw":
-            return RMSpropSDE(gradient, noise, rate, weight_decay=decay, decay=_kind_of_decay(name))
-        case _:
-            return AdamSDE(gradient, noise, rate, weight_decay=decay, decay=_kind_of_decay(name))
-
-
-def _kind_of_decay(name: str) -> str:
-    return "decoupled" if name.endswith("w") else "l2"
-
-
-def build_optimizer(name: str, config: StudyConfig) -> OptimizerFactory:
-    """Return the function that makes the torch optimizer called ``name``, with its defaults."""
-    rate, decay = config.learning_rate(name), config.weight_decay
-    makers: dict[str, Callable[..., torch.optim.Optimizer]] = {
-        "sgd": torch.optim.SGD,
-        "signsgd": SignSGD,
-        "rmsprop": torch.optim.RMSprop,
-        "rmspropw": RMSpropW,
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
-    }
-    options: dict[str, Any] = {"lr": rate}
-    if name != "signsgd":
-        options["weight_decay"] = decay
-    return lambda parameters: makers[name](parameters, **options)
-
-
-def _observables(problem: Problem, x: Tensor, count: Callable[[int], Any] = int) -> dict[str, Observable]:
+def _observables(problem: Problem, x: Tensor, count: Callable[[int], Any]) -> dict[str, Observable]:
     """Return what is compared; ``count`` is told how many replicates were evaluated."""
 
     def loss(at: Tensor) -> Tensor:
@@ -107,53 +85,36 @@ def _observables(problem: Problem, x: Tensor, count: Callable[[int], Any] = int)
     return {"loss": loss, "squared_distance": lambda at: (at - x).square().sum(-1)}
 
 
-def _warm_state(name: str, problem: Problem, x: Tensor, config: StudyConfig, noise: NoiseModel) -> State:
+def _warm_state(name: str, problem: Problem, x: Tensor, config: StudyConfig) -> State:
     """Return x, m and v of every replicate after the warm-up, each (replicate, coordinate)."""
-    if not config.warmup_steps:
-        return {"x": x}
     steps = config.warmup_steps
-    warm = _simulate(name, problem, x, config, noise, steps=steps, save_every=steps, seed="warm-up")
-    return warm.state_at(steps)
+    if not steps:
+        return {"x": x}
+    return _simulate(name, problem, x, config, steps=steps, save_every=steps, seed="warm-up").state_at(steps)
 
 
 def _run(
-    name: str,
-    problem: Problem,
-    start: State,
-    x: Tensor,
-    config: StudyConfig,
-    noise: NoiseModel,
-    *,
-    progress: bool,
+    name: str, problem: Problem, start: State, x: Tensor, config: StudyConfig, counter: Counter
 ) -> Solution:
     """Return the real runs, from ``start`` on."""
-    total = config.replicates * (config.steps // config.save_every + 1)
-    with bar(f"Running {name}", total, show=progress) as shown:
-        return _simulate(
-            name,
-            problem,
-            start["x"],
-            config,
-            noise,
-            steps=config.steps,
-            save_every=config.save_every,
-            observables=_observables(problem, x, shown.update),
-            keep_state=False,
-            start_step=config.warmup_steps,
-            init_state=_without_x(start),
-            seed="optimizer",
-        )
+    own = _own(problem, name)
+    return _simulate(
+        name,
+        own,
+        start["x"],
+        config,
+        steps=config.steps,
+        save_every=config.save_every,
+        observables=_observables(own, x, counter.add),
+        keep_state=False,
+        start_step=config.warmup_steps,
+        init_state=_without_x(start),
+        seed="optimizer",
+    )
 
 
 def _simulate(
-    name: str,
-    problem: Problem,
-    x0: Tensor,
-    config: StudyConfig,
-    noise: NoiseModel,
-    *,
-    seed: str,
-    **options: Any,
+    name: str, problem: Problem, x0: Tensor, config: StudyConfig, *, seed: str, **options: Any
 ) -> Solution:
     sampled = isinstance(problem, SampledProblem)
     solution = simulate_optimizer(
@@ -161,7 +122,7 @@ def _simulate(
         build_optimizer(name, config),
         x0,
         replicates=config.replicates,
-        noise=None if sampled else noise,
+        noise=None if sampled else study_noise(name, problem, config),
         batch_size=config.batch_size if sampled else None,
         seed=stage_seed(config.seed, seed, name),
         **options,
@@ -169,32 +130,24 @@ def _simulate(
     return replace(solution, optimizer=name)
 
 
-def _integrate(
-    sde: OptimizerSDE,
-    name: str,
-    problem: Problem,
-    start: State,
-    x: Tensor,
-    config: StudyConfig,
-    substeps: int,
-    *,
-    progress: bool,
+def _predict(
+    name: str, problem: Problem, start: State, x: Tensor, config: StudyConfig, substeps: int, counter: Counter
 ) -> Solution:
-    total = config.replicates * (config.steps // config.save_every + 1)
-    with bar(f"Integrating the SDE of {name}, η/{substeps}", total, show=progress) as shown:
-        solution = integrate(
-            sde,
-            start["x"],
-            steps=config.steps,
-            substeps=substeps,
-            replicates=config.replicates,
-            save_every=config.save_every,
-            observables=_observables(problem, x, shown.update),
-            keep_state=False,
-            seed=stage_seed(config.seed, "sde", name),
-            start_step=config.warmup_steps,
-            init_state=_without_x(start),
-        )
+    """Return SDE paths from ``start`` on."""
+    own = _own(problem, name)
+    solution = integrate(
+        build_sde(name, own, study_noise(name, own, config), config),
+        start["x"],
+        steps=config.steps,
+        substeps=substeps,
+        replicates=config.replicates,
+        save_every=config.save_every,
+        observables=_observables(own, x, lambda n: counter.add(n * substeps)),
+        keep_state=False,
+        seed=stage_seed(config.seed, "sde", name),
+        start_step=config.warmup_steps,
+        init_state=_without_x(start),
+    )
     return replace(solution, optimizer=name)
 
 

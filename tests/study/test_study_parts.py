@@ -1,21 +1,26 @@
 """Each stage of a study by itself, against closed forms and hand-made data."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 import noisekit as nk
 from noisekit.errors import InputError
 from noisekit.study import StudyConfig, load_study_problem
+from noisekit.study.equations import study_noise
 from noisekit.study.noise import tail_of_blocks
+from noisekit.study.parallel import Counter, Stopped, run_tasks
 from noisekit.study.predictions import predict
 from noisekit.study.problem import first_samples
 from noisekit.study.seeds import stage_seed
+from noisekit.study.shared_moments import SharedMoments
 from noisekit.study.sharpness import sharpness
 from noisekit.study.training import minibatches
-from noisekit.study.trajectories import compare_optimizer, study_noise
+from noisekit.study.trajectories import compare_optimizers
 
 SMALL = StudyConfig(steps=20, warmup_steps=8, replicates=200, save_every=4, artificial_noise=0.3)
 
@@ -98,7 +103,7 @@ def test_tails_are_found_in_the_block_that_has_them():
 
 def test_real_runs_follow_the_closed_form_and_the_sde_follows_them(bowl):
     config = replace(SMALL, optimizers=("sgd",), learning_rates=(0.1,))
-    result = compare_optimizer("sgd", bowl, bowl.x0, config)
+    (result,) = compare_optimizers(bowl, bowl.x0, config)
     # E|x_k|² coordinate by coordinate: a² E x² + η²σ², a = 1 − ηλ.
     eigenvalues, a = bowl.hessian, 1 - 0.1 * bowl.hessian
     second = bowl.x0**2
@@ -118,7 +123,7 @@ def test_real_runs_follow_the_closed_form_and_the_sde_follows_them(bowl):
 @pytest.mark.parametrize("name", ["signsgd", "rmsprop", "rmspropw", "adam", "adamw"])
 def test_every_optimizer_is_predicted(bowl, name):
     config = replace(SMALL, optimizers=(name,), learning_rates=(0.01,), weight_decay=0.1)
-    result = compare_optimizer(name, bowl, bowl.x0, config)
+    (result,) = compare_optimizers(bowl, bowl.x0, config)
     assert result.comparison.optimizer == result.prediction.optimizer == name
     assert result.comparison["loss"].verdict == "held"
 
@@ -132,7 +137,8 @@ def test_a_wrong_learning_rate_is_not_held(bowl, monkeypatch):
     monkeypatch.setattr(
         trajectories, "build_sde", lambda n, p, _noise, c: build(n, p, nk.GaussianNoise(scale=3.0), c)
     )
-    assert compare_optimizer("sgd", bowl, bowl.x0, config).comparison.verdict == "missed"
+    (result,) = compare_optimizers(bowl, bowl.x0, config)
+    assert result.comparison.verdict == "missed"
 
 
 def test_the_floor_is_that_of_the_noise(bowl):
@@ -153,3 +159,53 @@ def test_minibatches_of_signsgd_keep_their_own_law():
     problem = load_study_problem("breast-cancer-mlp", StudyConfig())
     assert study_noise("signsgd", problem, SMALL).law == "empirical"
     assert study_noise("adam", problem, SMALL).law == "gaussian"
+
+
+def test_shared_moments_are_those_of_the_problem_and_follow_changes_in_place():
+    problem = load_study_problem("breast-cancer-mlp", StudyConfig())
+    calls = []
+    moments = problem.gradient_moments
+    problem.gradient_moments = lambda x: calls.append(1) or moments(x)
+    shared = SharedMoments(problem)
+    x = problem.x0.repeat(2, 1)
+    for _ in range(2):
+        torch.testing.assert_close(shared.gradient(x), problem.gradient(x))
+        torch.testing.assert_close(shared.gradient_moments(x)[1], moments(x)[1])
+        x.mul_(0.5)
+    assert len(calls) == 2
+
+
+def test_threads_change_no_number(bowl, monkeypatch):
+    from noisekit.study import trajectories
+
+    config = replace(SMALL, optimizers=("sgd", "adam"), replicates=6)
+    results = []
+    for cores in (1, 3):
+        monkeypatch.setattr(trajectories, "workers_for", lambda *_, cores=cores: cores)
+        results.append(compare_optimizers(bowl, bowl.x0, config))
+    for one, three in zip(*results, strict=True):
+        assert torch.equal(one.prediction.observables["loss"], three.prediction.observables["loss"])
+        assert torch.equal(one.reference.observables["loss"], three.reference.observables["loss"])
+
+
+def test_one_failing_task_ends_the_others():
+    counter = Counter(tqdm(disable=True))
+    ended = []
+
+    def endless():
+        try:
+            while True:
+                counter.add(1)
+                time.sleep(0.01)
+        except Stopped:
+            ended.append(True)
+            raise
+
+    def failing():
+        raise InputError("no")
+
+    threads = torch.get_num_threads()
+    with pytest.raises(InputError, match="no"):
+        run_tasks({"a": endless, "b": failing}, workers=2, counter=counter)
+    assert ended == [True]
+    assert torch.get_num_threads() == threads
