@@ -19,6 +19,7 @@ from noisekit.noise.fit import NoiseFit, fit_noise
 from noisekit.noise.noise_scale import NoiseScale
 from noisekit.noise.participation import participation_over_steps
 from noisekit.noise.record_noise_scale import TOTAL, record_noise_scale
+from noisekit.noise.samples import evenly_spread
 from noisekit.noise.symmetry import Skewness, skewness
 from noisekit.noise.tails import tail_index
 from noisekit.noise.window_samples import window_samples
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FEWEST_SAMPLES = 20
+_MOST_POOLED = 1_000_000
 _NAN2 = (math.nan, math.nan)
 
 
@@ -67,8 +69,14 @@ class BlockNoise:
         shape = ", asymmetric" if self.asymmetric > 0.5 else ""
         if self.heavy_tailed <= 0.05:
             return f"Gaussian as far as these samples show{shape}"
-        if min(self.tail_interval[1], self.df_interval[1]) < 2:
-            return f"variance infinite (tail index {self.tail_index:.2g}): only SignSGD has an SDE{shape}"
+        low, high = self.tail_interval
+        tail = f"tail index {self.tail_index:.2g}, 95 % {low:.2g} to {high:.2g}"
+        if high < 2:
+            return f"variance infinite ({tail}): only SignSGD has an SDE{shape}"
+        if self.df < 2:
+            # The fit follows the centre of a law, where samples that are learnt pile up near 0.
+            known = "the variance exists" if low > 2 else "whether the variance exists is open"
+            return f"sharply peaked (median df {self.df:.2g}) but {tail}: {known}{shape}"
         df = f", median df {self.df:.2g} there" if math.isfinite(self.df) else ""
         return f"heavy-tailed in {self.heavy_tailed:.0%} of coordinates{df}{shape}"
 
@@ -194,7 +202,10 @@ def _shape(fit: NoiseFit | None, skew: Skewness | None, noise: Tensor, own: Tens
     if not bool(tested.any()):
         return _UNKNOWN
     heavy = fit.is_heavy_tailed & tested
-    tail = tail_index(noise[:, tested], pooled=True)
+    # The largest of a million numbers already say what the tail is.
+    tail = tail_index(
+        evenly_spread(noise[:, tested], max(512, _MOST_POOLED // int(tested.sum()))), pooled=True
+    )
     low, high = tail.interval.reshape(2).tolist()
     any_heavy = bool(heavy.any())
     df_low, df_high = (

@@ -20,7 +20,7 @@ def window_samples(record: GradientRecord) -> Tensor:
     """Return standardised per-sample noise of every recorded step, (step·sample, coordinate).
 
     A scale that moves over the window looks heavy-tailed when steps are pooled as they are; dividing each
-    step by its own standard deviation would cut the tails, and its mean has no variance under tails of ν < 2. So
+    step by its own standard deviation would cut the tails, and its mean has no variance where ν < 2. So
     each coordinate of a step is centred by its M-estimate; each step of a block is divided by one factor for
     all its coordinates, read from at least 512 numbers; each coordinate by its median absolute deviation over
     successive steps with at least 512 samples. At most 20,000 samples, from evenly spread steps.
