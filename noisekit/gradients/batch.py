@@ -56,7 +56,7 @@ def call_model(
     inputs: Batch,
     tensors: dict[str, Tensor] | None = None,
 ) -> Any:
-    """Return model(inputs), unpacking a tuple or a dict; with ``tensors`` in place of parameters and buffers."""
+    """Return model(inputs) of a tensor, tuple or dict; ``tensors`` stand in for parameters and buffers."""
     args, kwargs = split_arguments(inputs)
     if tensors is None:
         return model(*args, **kwargs)

@@ -49,7 +49,7 @@ def refuse_mixing_layers(model: nn.Module) -> None:
     ]
     if scaled:
         raise UnsupportedModelError(
-            f"scale_grad_by_freq divides by counts over the whole batch, so samples mix: {', '.join(scaled)}. "
+            f"scale_grad_by_freq divides by counts over the batch, so samples mix: {', '.join(scaled)}. "
             "Set scale_grad_by_freq=False."
         )
 

@@ -36,7 +36,9 @@ class Sums:
         """Return the unbiased variance of one sample's gradient by parameter."""
         n = self.n_samples
         return {
-            name: torch.addcmul(second, self.total[name], self.total[name], value=-1 / n).div_(n - 1).clamp_(min=0)
+            name: torch.addcmul(second, self.total[name], self.total[name], value=-1 / n)
+            .div_(n - 1)
+            .clamp_(min=0)
             for name, second in self.second.items()
         }
 
@@ -47,8 +49,8 @@ class Sums:
         sample = int((~self.squared_norms.isfinite()).nonzero()[0])
         bad = [name for name, t in self.second.items() if not bool(t.isfinite().all())]
         raise NonFiniteError(
-            f"The gradient of sample {sample} of the batch is NaN or infinite{where}, in {', '.join(bad[-3:])}: look "
-            "at that sample, lower the learning rate, or check the loss for log(0) and division by 0."
+            f"The gradient of sample {sample} of the batch is NaN or infinite{where}, in "
+            f"{', '.join(bad[-3:])}: look at that sample, lower the learning rate, or check the loss for log(0) and division by 0."
         )
 
 
@@ -126,7 +128,9 @@ def merge_sums(parts: Sequence[Sums]) -> Sums:
     )
 
 
-def to_statistics(sums: Sums, selection: Selection, coverage: float, uncovered: list[str]) -> GradientStatistics:
+def to_statistics(
+    sums: Sums, selection: Selection, coverage: float, uncovered: list[str]
+) -> GradientStatistics:
     """Return ``sums`` as statistics."""
     return GradientStatistics(
         n_samples=sums.n_samples,

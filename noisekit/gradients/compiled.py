@@ -9,7 +9,7 @@ import torch
 
 
 class EagerStance:
-    """Makes compiled code run eagerly between ``enter`` and ``leave``; does nothing where nothing is compiled."""
+    """Makes compiled code run eagerly between ``enter`` and ``leave``, where anything is compiled."""
 
     def __init__(self) -> None:
         self._stance: Any = None

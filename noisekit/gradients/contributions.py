@@ -121,7 +121,7 @@ class Joined(Contribution):
 
 
 def measure(uses: Sequence[Contribution], request: Request) -> Measured:
-    """Return the statistics of Σ_uses c_i: contributions of several uses are summed before they are squared."""
+    """Return the statistics of Σ_uses c_i: the contributions of all uses are summed, then squared."""
     if len(uses) == 1:
         return uses[0].measure(request)
 

@@ -35,7 +35,7 @@ class Pass:
 
 
 def underlying(model: nn.Module) -> nn.Module:
-    """Return the module that torch.compile or data parallelism wraps, whose parameter names are the user's."""
+    """Return the module that torch.compile or data parallelism wraps, with the user's own names."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
@@ -76,7 +76,8 @@ def run_pass(
 ) -> Pass:
     """Differentiate the loss once and hand each parameter's per-sample contributions to ``on_parameter``.
 
-    ``tensors`` are values for (some of) the parameters, by name, that are used in the place of the model's own.
+    ``tensors`` are values for (some of) the parameters, by name, that are used in the place of the model's
+    own.
     """
     check_engine(engine)
     model = underlying(model)
@@ -120,8 +121,8 @@ def _replay_engine(engine: str, plan: Plan) -> str:
         return engine
     if engine == "vmap":
         raise InputError(
-            "The model draws random numbers (dropout), and vmap would draw others than the training step: use "
-            "engine='hooks' or engine='loop', or put the model in eval mode."
+            "The model draws random numbers (dropout), and vmap would draw others than the training step: "
+            "use engine='hooks' or engine='loop', or put the model in eval mode."
         )
     return "masked"
 
@@ -138,7 +139,7 @@ def replay(
     on_parameter: OnParameter,
     gradients: Mapping[str, Tensor],
 ) -> None:
-    """Hand on the contributions of ``names`` from a replay of the forward pass with the generator ``state``."""
+    """Hand on the contributions of ``names`` from a replay of the forward pass with this random ``state``."""
     with untouched_random_state(tensors):
         if state:
             set_random_state(tensors, state)
@@ -160,7 +161,11 @@ def weighted_pass(
         outputs = call_model(model, inputs)
         loss = evaluate(loss_fn, outputs, targets)
         scale = float(n) if reduction_of(plan, loss_fn, outputs, targets, n) == "mean" else 1.0
-        leaves = [leaf for leaf in tensors_of(outputs) if leaf.requires_grad and leaf.ndim and leaf.shape[0] % n == 0]
+        leaves = [
+            leaf
+            for leaf in tensors_of(outputs)
+            if leaf.requires_grad and leaf.ndim and leaf.shape[0] % n == 0
+        ]
         cotangents = torch.autograd.grad(loss, leaves, retain_graph=True)
     rows = []
     for row in weights:

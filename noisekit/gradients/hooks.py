@@ -1,8 +1,9 @@
-"""The hook engine: sees each use of a parameter in forward and backward, and hands on its per-sample gradients.
+"""The hook engine: sees each use of a parameter and hands on its per-sample gradients.
 
-A forward hook keeps a layer's input, a tensor hook on the layer's output receives its gradient (a full backward
-hook would break in-place activations), and a tensor hook on the parameter, which autograd calls once all uses
-have been differentiated, hands the uses and the summed gradient on. Nothing is stored on modules or parameters.
+A forward hook keeps a layer's input, a tensor hook on the layer's output receives its gradient (a full
+backward hook would break in-place activations), and a tensor hook on the parameter, which autograd calls once
+all uses have been differentiated, hands the uses and the summed gradient on. Nothing is stored on modules or
+parameters.
 """
 
 from __future__ import annotations
@@ -129,8 +130,9 @@ class HookCapture:
             x = x.expand(n, *(x.shape[1:] if leading else x.shape))
         elif output.shape[layout.axis] % n:
             raise UnsupportedModelError(
-                f"Axis {layout.axis} of the output of {module_name!r} has length {output.shape[layout.axis]}, "
-                f"which is not a multiple of the {n} samples: its rows cannot be told apart by sample."
+                f"Axis {layout.axis} of the output of {module_name!r} has length "
+                f"{output.shape[layout.axis]}, which is not a multiple of the {n} "
+                "samples: its rows cannot be told apart by sample."
             )
         call = _Call(layer, rule, names, module_name, x, x._version, n)
         output.register_hook(partial(self._see_output_gradient, call))
@@ -142,8 +144,8 @@ class HookCapture:
         x = call.x
         if x._version != call.version:
             raise UnsupportedModelError(
-                f"The input of a {type(call.layer).__name__} layer was changed in place after the layer had used "
-                "it: replace the in-place operation by one that returns a result."
+                f"The input of a {type(call.layer).__name__} layer was changed in place after its "
+                "use: replace the in-place operation by one that returns a result."
             )
         with torch.no_grad(), torch.autocast(grad.device.type, enabled=False):
             if x.is_floating_point():

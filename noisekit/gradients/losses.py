@@ -30,10 +30,11 @@ def evaluate(loss_fn: Any, outputs: Any, targets: Batch) -> Tensor:
 def find_reduction(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduction | None:
     """Return whether ``loss_fn`` is a mean or a sum over samples, or raise if it is neither.
 
-    Doubling the batch leaves a mean and doubles a sum; the order of the samples changes neither; and the gradient
-    in one sample's output must not depend on the outputs of the others (a contrastive loss mixes them).
-    None where the loss is not finite, so that nothing can be found out.
-    A mean may have weights (class weights, ignored tokens): the gradient of sample i is then N times its term.
+    Doubling the batch leaves a mean and doubles a sum; the order of the samples changes neither; and the
+    gradient in one sample's output must not depend on the outputs of the others (a contrastive loss mixes
+    them). None where the loss is not finite, so that nothing can be found out.
+    A mean may have weights (class weights, ignored tokens): the gradient of sample i is then N times its
+    term.
     """
     rows = {leaf.shape[0] if leaf.ndim else 0 for leaf in tensors_of(outputs) if leaf.is_floating_point()}
     if len(rows) != 1 or (n_rows := rows.pop()) == 0 or n_rows % n:
@@ -59,8 +60,8 @@ def find_reduction(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduct
     tolerance = 100 * precision * abs(value) + precision
     if abs(rolled - value) > tolerance:
         raise InputError(
-            "The loss changes when the samples change places, so it is neither their mean nor their sum: it may "
-            "leave some samples out or weigh them by position."
+            "The loss changes when the samples change places, so it is neither their mean nor their sum: it "
+            "may leave some samples out or weigh them by position."
         )
     if n > 1 and _mixes(loss_fn, noisy, targets, n):
         raise InputError(
@@ -72,8 +73,8 @@ def find_reduction(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduct
     if abs(doubled - 2 * value) <= 2 * tolerance:
         return "sum"
     raise InputError(
-        f"The loss is neither a mean nor a sum over the samples: on a doubled batch it goes from {value:.6g} to "
-        f"{doubled:.6g}. Use reduction='mean' or reduction='sum'."
+        f"The loss is neither a mean nor a sum over the samples: on a doubled batch it goes from {value:.6g} "
+        f"to {doubled:.6g}. Use reduction='mean' or reduction='sum'."
     )
 
 

@@ -43,7 +43,7 @@ class Measured:
 
 
 def measure_rows(rows: Tensor, request: Request) -> Measured:
-    """Return the statistics of explicit per-sample gradients ``rows`` (sample, *parameter), which are overwritten.
+    """Return the statistics of explicit gradients ``rows`` (sample, *parameter), which are overwritten.
 
     Signs of the sketch are multiplied in place: squares and the Gram matrix do not see them.
     """

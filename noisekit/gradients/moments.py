@@ -24,9 +24,10 @@ def diagonal_moments(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return (1/N) Σ g_i and (1/N) Σ g_i² over all samples, by parameter name, at given parameter values.
 
-    Arguments: ``parameters`` values by name that stand in for the model's own (all or some of them); ``chunk`` how
-    many samples go through the model at once (all of them if None).
-    Returns two dicts of tensors shaped like the parameters. Costs about one and a half forward and backward passes.
+    Arguments: ``parameters`` values by name that stand in for the model's own (all or some of them);
+    ``chunk`` how many samples go through the model at once (all of them if None).
+    Returns two dicts of tensors shaped like the parameters. Costs about one and a half forward and backward
+    passes.
     """
     inputs, targets = as_batch(inputs), as_batch(targets)
     n = count_samples(inputs)

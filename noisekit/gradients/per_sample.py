@@ -17,12 +17,13 @@ def per_sample_gradients(
 ) -> dict[str, Tensor]:
     """Return the gradient of each sample's loss, g_i = ∇ℓ_i, by parameter name.
 
-    The training gradient is the mean of g_i over the samples for a loss that is a mean, and their sum for a loss
-    that is a sum; which of the two ``loss_fn`` is, is found out on the outputs. Where a mean is weighted (class
-    weights, ignored tokens), g_i is N times the sample's term.
+    The training gradient is the mean of g_i over the samples for a loss that is a mean, and their sum for a
+    loss that is a sum; which of the two ``loss_fn`` is, is found out on the outputs. Where a mean is weighted
+    (class weights, ignored tokens), g_i is N times the sample's term.
 
-    Arguments: ``inputs`` a tensor, or a tuple or dict of tensors, with the sample axis first; ``targets`` likewise;
-    ``loss_fn(outputs, targets)`` one number. ``engine``: "hooks" (fast), "vmap" or "loop" (the plain reference).
+    Arguments: ``inputs`` a tensor, or a tuple or dict of tensors, with the sample axis first; ``targets``
+    likewise; ``loss_fn(outputs, targets)`` one number. ``engine``: "hooks" (fast), "vmap" or "loop" (the
+    plain reference).
     Returns tensors (sample, *parameter).
     Raises UnsupportedModelError if the samples of a batch mix, InputError for a loss that is not reduced.
 

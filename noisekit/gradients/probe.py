@@ -4,7 +4,8 @@ Small passes on copies of two or three samples, with the random state and the bu
 
 1. batches of two and of three samples show on which axis of each layer's output the samples are;
 2. a backward pass from one sample alone must leave the gradients of the others at exactly zero;
-3. Σ w_i g_i from the hooks is compared with autograd's gradient of Σ w_i ℓ_i, parameter by parameter. What the
+3. Σ w_i g_i from the hooks is compared with autograd's gradient of Σ w_i ℓ_i, parameter by parameter. What
+the
    hooks do not see exactly (attention and recurrent internals, parameters used as tensors) goes to a replay.
 """
 
@@ -145,7 +146,7 @@ class Probe:
             leaves = [o for o, has in zip(run.outputs, batched, strict=True) if has and o.requires_grad]
             if not leaves:
                 raise InputError(
-                    "No output of the model has the samples on its first axis and depends on a trainable parameter."
+                    "No output of the model depends on trainable parameters and has the samples first."
                 )
             random = [torch.randn(leaf.shape, generator=self.generator).to(leaf) for leaf in leaves]
             capture.paused = True
@@ -192,8 +193,8 @@ class Probe:
                 return engine
         owners = sorted({name.rpartition(".")[0] or "the model itself" for name in names})
         raise UnsupportedModelError(
-            f"The gradients of single samples do not add up to that of the batch in {', '.join(owners)}: samples "
-            "mix there, or the first axis of an input is not the sample."
+            f"The gradients of single samples do not add up to that of the batch in {', '.join(owners)}: "
+            "samples mix there, or the first axis of an input is not the sample."
         )
 
 
@@ -256,8 +257,8 @@ def _has_samples(two: Sequence[Tensor], three: Sequence[Tensor]) -> list[bool]:
     if not any(has):
         shapes = ", ".join(str(tuple(b.shape)) for b in three)
         raise UnsupportedModelError(
-            f"The samples are not on the first axis of any output of the model (a batch of {PROBE} gives {shapes}): "
-            "noisekit needs batch-first inputs and one row of output a sample."
+            f"The samples are not on the first axis of any output of the model (a batch of {PROBE} gives "
+            f"{shapes}): noisekit needs batch-first inputs and one row of output a sample."
         )
     return has
 
@@ -287,7 +288,7 @@ def _settle(
     input_gradients: Sequence[Tensor | None],
     layouts: dict[str, Layout],
 ) -> None:
-    """Settle how folded axes are ordered; raise if the backward pass from the middle sample reached others."""
+    """Settle the order of folded axes; raise if the backward pass from the middle sample reached others."""
     mixed = []
     for name, _, received in gradients:
         layout = layouts.get(name)
@@ -302,14 +303,14 @@ def _settle(
     if mixed or at_inputs:
         where = f"the outputs of {', '.join(dict.fromkeys(mixed))}" if mixed else "its inputs"
         raise UnsupportedModelError(
-            f"The samples of a batch mix in this model: the output of one sample depends on other samples' rows in "
-            f"{where}. Per-sample gradients need samples that are treated independently and lie on the first axis "
-            "of every input (check batch_first=True and layers that average over the batch)."
+            f"The samples of a batch mix in this model: the output of one sample depends on others' rows "
+            f"in {where}. Per-sample gradients need samples that are treated independently and lie on the "
+            "first axis of every input (check batch_first=True and layers that average over the batch)."
         )
 
 
 def _sample_major(grad: Tensor, axis: int) -> bool | None:
-    """Return the order of samples and copies on ``axis`` in which only the middle sample's rows are not zero."""
+    """Return the order of samples and copies on ``axis`` in which only the middle sample is not zero."""
     rows = grad.movedim(axis, 0)
     for sample_major, shape in ((True, (PROBE, -1)), (False, (-1, PROBE))):
         blocks = rows.unflatten(0, shape)

@@ -28,7 +28,7 @@ class GradientStatistics:
     gram: Tensor | None
     """g_i·g_j, (sample, sample)."""
     coordinate_index: Tensor | None
-    """Flat positions of the recorded coordinates in the concatenation of the covered parameters, (coordinate,)."""
+    """Flat positions of the coordinates in the concatenation of the covered parameters, (coordinate,)."""
     coordinate_values: Tensor | None
     """(sample, coordinate)."""
     sketch: Tensor | None
@@ -93,7 +93,7 @@ class GradientRecord:
     gram: Tensor | None
     """Centred or not is said in ``settings``; (step, sample, sample)."""
     eigenvalue: Tensor | None
-    """Eigenvalues of the per-sample covariance from the centred Gram matrix, descending, (step, component)."""
+    """Eigenvalues of the per-sample covariance by the centred Gram matrix, descending, (step, component)."""
     coordinate_index: Tensor | None
     """Flat positions in the concatenation of the blocks, (coordinate,)."""
     coordinate_block: list[str] | None
@@ -112,12 +112,14 @@ class GradientRecord:
     """Mean and variance of every coordinate, accumulated over the recorded steps."""
 
     def minibatch_noise(self) -> Tensor:
-        """Return the noise of the batch means at the recorded coordinates, ḡ_k − mean over k, (step, coordinate).
+        """Return the noise of the batch means at the coordinates, ḡ_k − mean over k, (step, coordinate).
 
-        It is noise alone only where the weights stood still (``GradientNoiseRecorder.repeat``): along a training
-        run the drift of the gradient is in it too. Its variance belongs to ``batch_size``.
+        It is noise alone only where the weights stood still (``GradientNoiseRecorder.repeat``): along a
+        training run the drift of the gradient is in it too. Its variance belongs to ``batch_size``.
         """
         if self.coordinate_values is None:
-            raise InputError("The record has no coordinates: record with coordinates > 0 for the minibatch noise.")
+            raise InputError(
+                "The record has no coordinates: record with coordinates > 0 for the minibatch noise."
+            )
         means = self.coordinate_values.mean(1)
         return means - means.mean(0)

@@ -37,15 +37,16 @@ _ATTACHED: WeakSet[nn.Module] = WeakSet()
 class GradientNoiseRecorder:
     """Records per-sample gradient statistics while a model trains; a context manager around the loop.
 
-    The loop stays as it is: on recorded steps the recorder sees the forward and backward passes through hooks,
-    unscales what a GradScaler or gradient accumulation multiplied, and keeps the statistics when the optimizer
-    steps. Where the loss cannot be seen, call ``observe(loss)`` or ``record(inputs, targets)`` in the loop.
+    The loop stays as it is: on recorded steps the recorder sees the forward and backward passes through
+    hooks, unscales what a GradScaler or gradient accumulation multiplied, and keeps the statistics when the
+    optimizer steps. Where the loss cannot be seen, call ``observe(loss)`` or ``record(inputs, targets)`` in
+    the loop.
 
-    Arguments: ``schedule`` a function from the step to whether it is recorded; ``coordinates``, ``sketch``, ``gram``,
-    ``seed`` as in gradient_statistics; ``engine`` "hooks", or "vmap" or "loop", which compute each recorded step
-    again in ``record``; ``on_record`` is called with a dict of numbers after each record (for a logger);
-    ``micro_batches`` how many backward passes the loop makes before each optimizer step: their samples are
-    recorded as one batch (only the Gram matrix needs to know beforehand);
+    Arguments: ``schedule`` a function from the step to whether it is recorded; ``coordinates``, ``sketch``,
+    ``gram``, ``seed`` as in gradient_statistics; ``engine`` "hooks", or "vmap" or "loop", which compute each
+    recorded step again in ``record``; ``on_record`` is called with a dict of numbers after each record (for a
+    logger); ``micro_batches`` how many backward passes the loop makes before each optimizer step: their
+    samples are recorded as one batch (only the Gram matrix needs to know beforehand);
     ``moments`` accumulates mean and variance of every coordinate, which takes three times the model's memory.
     Raises InputError if the model is already attached, UnsupportedModelError if samples mix, NonFiniteError
     naming step, parameter and sample where a gradient is NaN or infinite.
@@ -82,7 +83,12 @@ class GradientNoiseRecorder:
         refuse_mixing_layers(self.model)
         self.schedule = every(10) if schedule is None else schedule
         self.engine, self.on_record, self.seed = engine, on_record, seed
-        self._wanted = {"coordinates": coordinates, "sketch": sketch, "gram": gram, "seed": seed}
+        self._wanted: dict[str, Any] = {
+            "coordinates": coordinates,
+            "sketch": sketch,
+            "gram": gram,
+            "seed": seed,
+        }
         self._keep_moments, self._micro_batches = moments, micro_batches
         self._moments: RunningMoments | None = None
         self._selection: Selection | None = None
@@ -133,14 +139,14 @@ class GradientNoiseRecorder:
     def repeat(self, batches: Iterable[tuple[Batch, Batch]]) -> None:
         """Record each batch (inputs, targets) at the present weights, a row for each.
 
-        Moving weights fake heavy tails; this is the noise at one point. ``result().minibatch_noise()`` is then
-        the noise of the batch means.
+        Moving weights fake heavy tails; this is the noise at one point. ``result().minibatch_noise()`` is
+        then the noise of the batch means.
         """
         for inputs, targets in batches:
             self._record_batch(inputs, targets)
 
     def observe(self, loss: Tensor) -> None:
-        """Show the recorder the loss of this step, before backward; it is taken as a mean over the samples."""
+        """Show the recorder the loss of this step, before backward, as a mean over the samples."""
         if self._passes:
             self._passes[-1].see_reduced_loss(loss)
 
@@ -148,8 +154,8 @@ class GradientNoiseRecorder:
         """Return what was recorded so far."""
         if not self._rows or self._context is None:
             raise InputError(
-                "Nothing was recorded: run the training loop inside the `with` block, with optimizer.step() on this "
-                "optimizer, or call record(inputs, targets)."
+                "Nothing was recorded: run the training loop inside the `with` block, with optimizer.step() "
+                "on this optimizer, or call record(inputs, targets)."
             )
         self._rows[-1].check_finite(self._names())
         return join_rows(self._rows, self._context, self._moments, self._skipped)
@@ -220,7 +226,9 @@ class GradientNoiseRecorder:
         tensors = {name: p for name, p in model.named_parameters() if p.requires_grad}
         state = random_state(tensors) if plan.replayed and plan.stochastic else []
         if not self._passes or self._passes[-1].differentiated or self._passes[-1].n_samples != n:
-            self._passes.append(TrainingPass(plan, self._selection, inputs, n, state, keep_uses=self._micro_batches > 1))
+            self._passes.append(
+                TrainingPass(plan, self._selection, inputs, n, state, keep_uses=self._micro_batches > 1)
+            )
         if self._capture is None:
             self._capture = HookCapture(model, tensors, plan.layouts, plan.hooked, self._see_parameter)
             for name in plan.replayed:
@@ -255,8 +263,8 @@ class GradientNoiseRecorder:
         if seen and not self._recorded_by_call:
             if any(p.factor is None for p in seen):
                 raise InputError(
-                    "The recorder did not see the loss of this step: call the loss_fn it was given in the loop, or "
-                    "call recorder.observe(loss) before backward, or recorder.record(inputs, targets)."
+                    "The recorder did not see the loss of this step: call the loss_fn it was given in the "
+                    "loop, or call recorder.observe(loss) before backward, or recorder.record(inputs, targets)."
                 )
             with self._look_away():
                 sums, losses = sums_of_step(self.model, seen, self._names(), gram=bool(self._wanted["gram"]))

@@ -64,7 +64,7 @@ def vmap_gradients(
     cotangents: Sequence[Tensor | None],
     n: int,
 ) -> Iterator[Chunk]:
-    """Yield per-sample gradients of ``names`` by vmap over the samples; refuses models that draw random numbers."""
+    """Yield per-sample gradients of ``names`` by vmap; refuses models that draw random numbers."""
     fixed = _all_tensors(model, tensors)
     wanted = {name: fixed.pop(name).detach() for name in names}
     size = sum(t.numel() for t in wanted.values())
@@ -85,7 +85,8 @@ def vmap_gradients(
                 rows = vmap(grad_of(one_sample), in_dims=in_dims, randomness="error")(wanted, xs, one_each)
             except (RuntimeError, ValueError) as error:
                 raise InputError(
-                    f"torch.vmap cannot run this model ({str(error).splitlines()[0]}): use engine='hooks' or 'loop'."
+                    f"torch.vmap cannot run this model ({str(error).splitlines()[0]}): "
+                    "use engine='hooks' or engine='loop'."
                 ) from error
         yield part, rows
 
@@ -110,7 +111,7 @@ def loop_gradients(
     cotangents: Sequence[Tensor | None],
     n: int,
 ) -> Iterator[Chunk]:
-    """Yield per-sample gradients of ``names``, one sample at a time: a forward and a backward pass for each."""
+    """Yield per-sample gradients of ``names`` by a forward and a backward pass for each sample."""
     everything = _all_tensors(model, tensors)
     wanted = [everything[name].detach().requires_grad_(True) for name in names]
     everything.update(zip(names, wanted, strict=True))
@@ -131,10 +132,10 @@ def masked_gradients(
     cotangents: Sequence[Tensor | None],
     n: int,
 ) -> Iterator[Chunk]:
-    """Yield per-sample gradients of ``names`` from one forward pass of the whole batch and a backward pass a sample.
+    """Yield per-sample gradients of ``names`` from one forward pass and a backward pass a sample.
 
-    The random numbers of the forward pass (dropout masks) are those of the whole batch: call it with the state
-    of the generator that the training step had.
+    The random numbers of the forward pass (dropout masks) are those of the whole batch: call it with the
+    state of the generator that the training step had.
     """
     everything = _all_tensors(model, tensors)
     wanted = [everything[name].detach().requires_grad_(True) for name in names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,7 +68,9 @@ class Row:
         if bool(good.all()):
             return
         sample = int((~good).nonzero()[0])
-        bad = [name for name, size in zip(blocks, self.trace.tolist(), strict=True) if not math.isfinite(size)]
+        bad = [
+            name for name, size in zip(blocks, self.trace.tolist(), strict=True) if not math.isfinite(size)
+        ]
         raise NonFiniteError(
             f"The gradient of sample {sample} of the batch is NaN or infinite at step {self.step}, in "
             f"{', '.join(bad)}: look at that sample, lower the learning rate, or check the loss for log(0)."
@@ -147,8 +150,23 @@ def merge_records(first: GradientRecord, second: GradientRecord) -> GradientReco
         a, b = getattr(first, name), getattr(second, name)
         return None if a is None or b is None else torch.cat([a, b])
 
-    names = ["step", "loss", "learning_rate", "gradient_norm", "elapsed_time", "trace", "mean_squared_norm", "squared_norm", "gram", "eigenvalue", "coordinate_values", "sketch", "deviation_sum"]
+    names = [
+        "step",
+        "loss",
+        "learning_rate",
+        "gradient_norm",
+        "elapsed_time",
+        "trace",
+        "mean_squared_norm",
+        "squared_norm",
+        "gram",
+        "eigenvalue",
+        "coordinate_values",
+        "sketch",
+        "deviation_sum",
+    ]
     moments = None
     if first.moments is not None and second.moments is not None:
         moments = first.moments.merge(second.moments)
-    return replace(first, **{name: both(name) for name in names}, moments=moments)
+    joined: dict[str, Any] = {name: both(name) for name in names}
+    return replace(first, **joined, moments=moments)

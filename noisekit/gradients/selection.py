@@ -1,4 +1,4 @@
-"""Which coordinates are kept exactly, and how each parameter is sketched: drawn once, the same at every step."""
+"""Which coordinates are kept, and how each parameter is sketched: drawn once, the same at every step."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ class Selection:
 def _positions(coordinates: int | Sequence[int] | Tensor, total: int, seed: int) -> Tensor | None:
     if isinstance(coordinates, int):
         if coordinates < 0:
-            raise InputError(f"coordinates is {coordinates}: give how many to keep (0 for none) or their positions.")
+            raise InputError(
+                f"coordinates is {coordinates}: give how many to keep (0 for none) or their positions."
+            )
         if coordinates == 0:
             return None
         generator = torch.Generator().manual_seed(seed)
@@ -89,8 +91,8 @@ def _positions(coordinates: int | Sequence[int] | Tensor, total: int, seed: int)
         return None
     if int(index.min()) < 0 or int(index.max()) >= total:
         raise InputError(
-            f"coordinates holds {int(index.min())}..{int(index.max())}, and the covered parameters have positions "
-            f"0..{total - 1}."
+            f"coordinates holds {int(index.min())}..{int(index.max())}, and the covered parameters have "
+            f"positions 0..{total - 1}."
         )
     if bool((index[1:] <= index[:-1]).any()):
         raise InputError("coordinates must be given in increasing order, each once: sort them.")
@@ -104,7 +106,7 @@ def _projections(sketch: int, total: int) -> int:
         if sketch == DEFAULT_SKETCH:
             return total
         raise InputError(
-            f"sketch={sketch} is larger than the model, which has {total} covered parameters: keep the gradients "
-            f"themselves with coordinates={total} and sketch=0."
+            f"sketch={sketch} is larger than the model, which has {total} covered parameters: keep the "
+            f"gradients themselves with coordinates={total} and sketch=0."
         )
     return sketch

@@ -9,10 +9,11 @@ from torch import Tensor
 class ParameterSketch:
     """A count sketch of one parameter's gradient c ∈ R^d into m numbers.
 
-    s_b = Σ_{j: h(j)=b} ε_j c_j with independent signs ε_j = ±1 and the fixed buckets h(j) = (j + offset) mod m, so
-    E[s·s'] = c·c' exactly: two different coordinates carry independent signs of mean zero, whatever the buckets.
-    Of an outer product b aᵀ the TensorSketch ifft(fft(Ua)·fft(Vb)) is taken without forming it: sign u_o v_i,
-    bucket (h(o) + h(i)) mod m with random h. The sum over parameters with their own signs stays unbiased.
+    s_b = Σ_{j: h(j)=b} ε_j c_j with independent signs ε_j = ±1 and the fixed buckets h(j) = (j + offset) mod
+    m, so E[s·s'] = c·c' exactly: two different coordinates carry independent signs of mean zero, whatever the
+    buckets. Of an outer product b aᵀ the TensorSketch ifft(fft(Ua)·fft(Vb)) is taken without forming it: sign
+    u_o v_i, bucket (h(o) + h(i)) mod m with random h. The sum over parameters with their own signs stays
+    unbiased.
 
     Source: Charikar, Chen, Farach-Colton 2002 (count sketch); Pham, Pagh 2013 (TensorSketch).
     """
@@ -36,7 +37,7 @@ class ParameterSketch:
         return signs.mul_(2).sub_(1)
 
     def apply_in_place(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (signed ``flat``, its sketch) of explicit gradients ``flat`` (sample, d), which is overwritten."""
+        """Return (signed ``flat``, its sketch) of gradients ``flat`` (sample, d), which is overwritten."""
         if self._signs is None:
             self._signs = self._random_signs(self.shape.numel(), 0)
         flat = flat.mul_(self._signs)
@@ -48,7 +49,7 @@ class ParameterSketch:
         return flat, sketch.roll(self._offset, dims=1)
 
     def apply_outer(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return the sketch of the outer products left_i right_iᵀ of ``left`` (sample, O), ``right`` (sample, I)."""
+        """Return the sketch of left_i right_iᵀ for ``left`` (sample, O) and ``right`` (sample, I)."""
         if self._factors is None:
             self._factors = (self._count_sketch(left.shape[1], 1), self._count_sketch(right.shape[1], 2))
         u, v = self._factors
@@ -56,7 +57,7 @@ class ParameterSketch:
         return torch.fft.irfft(product, n=self.projections)
 
     def apply_rows(self, tokens: Tensor, gradients: Tensor) -> Tensor:
-        """Return the sketch of Σ_t e_{k_t} b_tᵀ, ``tokens`` k (sample, t), ``gradients`` b (sample, t, width)."""
+        """Return the sketch of Σ_t e_{k_t} b_tᵀ: ``tokens`` k (sample, t), ``gradients`` b (sample, t, E)."""
         width = gradients.shape[-1]
         if self._signs is None:
             self._signs = self._random_signs(self.shape.numel(), 0)

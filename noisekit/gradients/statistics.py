@@ -32,15 +32,15 @@ def gradient_statistics(
 ) -> GradientStatistics:
     """Return the statistics of the per-sample gradients g_i = ∇ℓ_i of a batch of N samples.
 
-    Mean ḡ and unbiased variance of every coordinate; |g_i|²; the Gram matrix g_i·g_j, whose centred eigenvalues
-    are those of the covariance; g_i at some coordinates; and a sketch s_i with E[s_i·s_j] = g_i·g_j. One forward
-    and backward pass, and no (sample × parameter) matrix.
+    Mean ḡ and unbiased variance of every coordinate; |g_i|²; the Gram matrix g_i·g_j, whose centred
+    eigenvalues are those of the covariance; g_i at some coordinates; and a sketch s_i with E[s_i·s_j] =
+    g_i·g_j. One forward and backward pass, and no (sample × parameter) matrix.
 
-    Arguments: see per_sample_gradients. ``coordinates`` how many, drawn with ``seed``, or their flat positions in
-    increasing order; ``sketch`` numbers a sample (the default is cut to the size of a smaller model); 0 and
-    ``gram=False`` leave things out at no cost.
-    Raises InputError for fewer than two samples, UnsupportedModelError if samples mix, NonFiniteError naming the
-    sample and the parameter where a gradient is NaN or infinite.
+    Arguments: see per_sample_gradients. ``coordinates`` how many, drawn with ``seed``, or their flat
+    positions in increasing order; ``sketch`` numbers a sample (the default is cut to the size of a smaller
+    model); 0 and ``gram=False`` leave things out at no cost.
+    Raises InputError for fewer than two samples, UnsupportedModelError if samples mix, NonFiniteError naming
+    the sample and the parameter where a gradient is NaN or infinite.
 
     >>> model = torch.nn.Linear(2, 1, bias=False)
     >>> x, y = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.zeros(2, 1)
@@ -62,7 +62,7 @@ def gradient_statistics(
 
 
 def covered_parameters(model: nn.Module, plan: Plan) -> tuple[dict[str, nn.Parameter], float, list[str]]:
-    """Return the parameters that statistics include, their fraction of the trainable ones, and the others' names."""
+    """Return the parameters that statistics include, their fraction, and the names of the others."""
     parameters = trainable(model)
     covered = {name: p for name, p in parameters.items() if name not in plan.unused}
     size = sum(p.numel() for p in parameters.values())
@@ -72,7 +72,7 @@ def covered_parameters(model: nn.Module, plan: Plan) -> tuple[dict[str, nn.Param
 def noise_directions(
     model: nn.Module, loss_fn: Any, inputs: Batch, targets: Batch, *, components: int = 1
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the largest eigenvalues of the per-sample covariance and their eigenvectors, shaped like parameters.
+    """Return the largest eigenvalues of the per-sample covariance and their eigenvectors.
 
     With the centred Gram matrix HGH = UΛUᵀ the covariance has eigenvalues λ/(N−1) and the unit eigenvectors
     Σ_i (HU)_ik g_i / √λ_k: one weighted backward pass a component.
@@ -83,7 +83,9 @@ def noise_directions(
     inputs, targets = as_batch(inputs), as_batch(targets)
     n = count_samples(inputs)
     if not 1 <= components < n:
-        raise InputError(f"components is {components}: {n} samples have between 1 and {n - 1} noise directions.")
+        raise InputError(
+            f"components is {components}: {n} samples have between 1 and {n - 1} noise directions."
+        )
     tensors = dict(model.named_parameters())
     state = random_state(tensors)
     statistics = gradient_statistics(model, loss_fn, inputs, targets, coordinates=0, sketch=0)

@@ -45,7 +45,7 @@ class RunningMoments:
         return RunningMoments(n, self.n_batches + other.n_batches, mean, squares, within)
 
     def variance(self, *, pooled: bool = True) -> dict[str, Tensor]:
-        """Return the unbiased variance of one sample's gradient: within batches, or about the overall mean."""
+        """Return the unbiased variance of one sample's gradient, within batches or about the overall mean."""
         if pooled:
             return {name: w / (self.n_samples - self.n_batches) for name, w in self.within.items()}
         return {name: s / (self.n_samples - 1) for name, s in self.squares.items()}

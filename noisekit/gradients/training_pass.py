@@ -20,14 +20,23 @@ from noisekit.gradients.selection import Selection
 
 
 class TrainingPass:
-    """What is seen of one pass: inputs, gradients of the outputs, the loss and the factor it is multiplied by.
+    """What is seen of one pass: inputs, gradients of the outputs, the loss and its factor.
 
-    The factor a is the gradient that arrives at the loss: the loss scale of a GradScaler, divided by the number
-    of accumulation steps if the loop divides. The per-sample gradients are N/a (a sum: 1/a) times what the
-    backward pass carries.
+    The factor a is the gradient that arrives at the loss: the loss scale of a GradScaler, divided by the
+    number of accumulation steps if the loop divides. The per-sample gradients are N/a (a sum: 1/a) times what
+    the backward pass carries.
     """
 
-    def __init__(self, plan: Plan, selection: Selection, inputs: Batch, n: int, state: list[Tensor], *, keep_uses: bool = False):
+    def __init__(
+        self,
+        plan: Plan,
+        selection: Selection,
+        inputs: Batch,
+        n: int,
+        state: list[Tensor],
+        *,
+        keep_uses: bool = False,
+    ):
         self.plan, self.inputs, self.n_samples = plan, inputs, n
         self.collector = Collector(selection)
         self.loss: Tensor | None = None

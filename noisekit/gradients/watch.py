@@ -25,7 +25,10 @@ class LossWatch:
     def __init__(self, loss_fn: Any, on_loss: OnLoss):
         self._on_loss = on_loss
         self._module = loss_fn if isinstance(loss_fn, nn.Module) else None
-        self._code, self._receiver = (None, None) if self._module is not None else _code_of(loss_fn)
+        self._code: CodeType | None = None
+        self._receiver: Any = None
+        if self._module is None:
+            self._code, self._receiver = _code_of(loss_fn)
         self._handle: Any = None
         self._previous: Any = None
         self._arguments: list[tuple[Any, Any]] = []
@@ -90,5 +93,5 @@ def _code_of(loss_fn: Any) -> tuple[CodeType | None, Any]:
     receiver = getattr(loss_fn, "__self__", None)
     function = getattr(loss_fn, "__func__", loss_fn)
     if not hasattr(function, "__code__"):
-        receiver, function = loss_fn, getattr(type(loss_fn), "__call__", None)
+        receiver, function = loss_fn, type(loss_fn).__call__
     return getattr(function, "__code__", None), receiver

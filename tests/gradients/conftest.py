@@ -272,7 +272,7 @@ def transformer_encoder_layer_with_dropout() -> Case:
 
 
 class SequenceFirstInside(nn.Module):
-    """A model with batch-first inputs whose inner layers run sequence first, and frames folded into the batch."""
+    """A batch-first model whose inner layers run sequence first, with frames folded into the batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -344,7 +344,8 @@ def reference() -> Callable[..., dict[str, Tensor]]:
 def reference_gradients(model: nn.Module, loss_fn: Any, inputs: Any, targets: Any) -> dict[str, Tensor]:
     """Per-sample gradients by their definition: one backward pass of the whole batch for each sample's term.
 
-    The term is cut out with a mask on the gradient of the outputs, so dropout and weighted means are included.
+    The term is cut out with a mask on the gradient of the outputs, so dropout and weighted means are
+    included.
     """
     args = ((), inputs) if isinstance(inputs, dict) else ((inputs,), {})
     outputs = model(*args[0], **args[1])

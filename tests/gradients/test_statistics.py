@@ -80,7 +80,9 @@ def test_sketch_is_unbiased(kind: str) -> None:
 
 def test_what_is_left_out_is_none() -> None:
     model, x = nn.Linear(3, 2), torch.randn(4, 3)
-    found = gradient_statistics(model, nn.MSELoss(), x, torch.randn(4, 2), coordinates=0, sketch=0, gram=False)
+    found = gradient_statistics(
+        model, nn.MSELoss(), x, torch.randn(4, 2), coordinates=0, sketch=0, gram=False
+    )
     assert (found.gram, found.coordinate_index, found.coordinate_values, found.sketch) == (None,) * 4
 
 
