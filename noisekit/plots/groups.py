@@ -60,7 +60,14 @@ def dataset(tree: xr.DataTree, path: str, *variables: str) -> xr.Dataset:
             f"This figure needs {' and '.join(missing)} in the group /{path}, which has "
             f"{', '.join(map(str, data.data_vars))}; {hint}."
         )
-    return data
+    return _small_loaded(data)
+
+
+def _small_loaded(data: xr.Dataset) -> xr.Dataset:
+    """Read lazy variables below 64 MiB; of larger ones a figure takes the part that it draws."""
+    small = [name for name, variable in data.variables.items() if variable.nbytes < 2**26]
+    read = data[small].compute()
+    return data.assign_coords(read.coords).assign(read.data_vars)
 
 
 def optimizers_in(tree: xr.DataTree, *roots: str) -> list[str]:
@@ -89,7 +96,7 @@ def at_step(data: xr.Dataset, step: int | None) -> xr.Dataset:
     if data.sizes["step"] == 0:
         raise InputError("No step was recorded, so there is nothing to draw; record at least one.")
     if step is None:
-        return data.isel(step=-1)
+        return data.isel(step=-1).load()
     steps = data["step"].values if "step" in data.coords else np.arange(data.sizes["step"])
     where = np.flatnonzero(steps == step)
     if where.size == 0:
@@ -98,7 +105,7 @@ def at_step(data: xr.Dataset, step: int | None) -> xr.Dataset:
             f"Step {step} was not recorded; the nearest is {nearest}, "
             f"of {steps.size} from {steps[0]} to {steps[-1]}."
         )
-    return data.isel(step=int(where[0]))
+    return data.isel(step=int(where[0])).load()
 
 
 def step_values(data: xr.Dataset, dim: str = "step") -> np.ndarray:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from noisekit.plots.numbers import format_number
 from noisekit.plots.pooled_noise import pooled_noise
 from noisekit.plots.style import INK, ROLE, axes_or_new, themed
+from noisekit.plots.wide_scale import FAR, set_wide, wide_grid
 
 
 @themed
@@ -22,7 +23,8 @@ def plot_noise_histogram(
 ) -> Axes:
     """Draw the density of the per-sample gradient noise, every coordinate in units of its own scale.
 
-    The vertical axis is logarithmic, because the laws differ in the tails. Each curve is the mean
+    The density is on a logarithmic axis, because the laws differ in the tails; where the noise reaches beyond
+    30 scales, the horizontal axis is logarithmic in the tails too. Each curve is the mean
     of the densities fitted to the single coordinates.
 
     tree: result tree with ``/gradient_noise/samples``, and ``/noise_model`` for the fitted curve
@@ -32,28 +34,28 @@ def plot_noise_histogram(
     """
     noise = pooled_noise(tree, step, block)
     ax = axes_or_new(ax)
-    reach = min(max(4.0, float(np.abs(noise.values).max())), 30.0)
-    ax.hist(
-        np.clip(noise.values, -reach, reach),
-        bins=np.linspace(-reach, reach, bins + 1).tolist(),
-        density=True,
-        color=INK,
-        alpha=0.22,
-        label="measured",
-    )
-    z = np.linspace(-reach, reach, 401)
+    farthest = max(4.0, 1.02 * float(np.abs(noise.values).max()))
+    is_wide = farthest > FAR
+    edges = wide_grid(farthest, bins + 1) if is_wide else np.linspace(-farthest, farthest, bins + 1)
+    density, _ = np.histogram(noise.values, edges, density=True)
+    ax.stairs(density, edges, fill=True, color=INK, alpha=0.22, label="measured")
+    z = wide_grid(farthest, 401) if is_wide else np.linspace(-farthest, farthest, 401)
     ax.plot(z, noise.density(z, "gaussian"), color=ROLE["gaussian"], linestyle="--", label="Gaussian fits")
     if noise.has_fit:
         label = f"Student-t fits, median ν = {format_number(float(np.median(noise.df)), 2)}"
         ax.plot(z, noise.density(z, "fitted"), color=ROLE["student_t"], label=label)
-    lowest = 1.0 / (noise.values.size * 2 * reach / bins)
+    lowest, highest = float(density[density > 0].min()), float(density.max())
+    # The upper third of the axis is left for the legend.
+    ylim = (0.4 * lowest, highest * max(30.0, (highest / lowest) ** 0.45))
     ax.set(
         yscale="log",
-        ylim=(0.4 * lowest, 60.0),
-        xlim=(-reach, reach),
+        ylim=ylim,
+        xlim=(-farthest, farthest),
         xlabel=f"noise of one sample's gradient ({noise.unit}s)",
         ylabel="density",
         title=f"Gradient noise at step {noise.step}",
     )
+    if is_wide:
+        set_wide(ax, "x", farthest)
     ax.legend(loc="upper right")
     return ax

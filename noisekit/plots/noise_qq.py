@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from noisekit.plots.pooled_noise import pooled_noise
 from noisekit.plots.style import MUTED, ROLE, axes_or_new, themed
+from noisekit.plots.wide_scale import FAR, set_wide
 
 
 @themed
@@ -20,6 +21,8 @@ def plot_noise_qq(
     ax: Axes | None = None,
 ) -> Axes:
     """Draw measured against expected quantiles; a law that fits lies on the diagonal.
+
+    Where the noise reaches beyond 30 scales both axes are logarithmic in the tails.
 
     tree: result tree with ``/gradient_noise/samples``, and ``/noise_model`` for the Student-t
     step, block: which recorded step (default: the last) and which parameter tensor (default: all)
@@ -34,10 +37,10 @@ def plot_noise_qq(
     expected = {"Gaussian fits": (noise.quantile(probability, "gaussian"), "gaussian", "o")}
     if noise.has_fit:
         expected["Student-t fits"] = (noise.quantile(probability, "fitted"), "student_t", "D")
-    reach = 1.05 * max(
-        float(np.abs(measured).max()), *(float(np.abs(x).max()) for x, _, _ in expected.values())
-    )
-    ax.plot([-reach, reach], [-reach, reach], color=MUTED, linewidth=0.9, label="perfect fit", zorder=1)
+    # A law that expects far more than was measured leaves the axis.
+    farthest = float(np.abs(measured).max())
+    reach = 1.05 * max(farthest, *(min(np.abs(x).max(), 30 * farthest) for x, _, _ in expected.values()))
+    ax.plot([-reach, 0, reach], [-reach, 0, reach], color=MUTED, linewidth=0.9, label="perfect fit", zorder=1)
     for label, (x, role, marker) in expected.items():
         ax.plot(
             x, measured, marker, color=ROLE[role], markersize=3.2, label=label, alpha=0.85, markeredgewidth=0
@@ -49,5 +52,8 @@ def plot_noise_qq(
         ylabel="measured quantile",
         title=f"Quantiles of the noise at step {noise.step}",
     )
+    if reach > FAR:
+        set_wide(ax, "x", reach)
+        set_wide(ax, "y", reach)
     ax.legend(loc="upper left")
     return ax

@@ -25,7 +25,9 @@ def format_number(value: float, digits: int = 3) -> str:
 
 
 def format_with_error(value: float, error: float) -> str:
-    """Return ``value ± error``: the error with two significant digits when it begins with 1, otherwise one.
+    """Return ``value ± error``: the error with one significant digit, or two where one says little.
+
+    Two are shown when the error begins with 1, or is larger than the value.
 
     >>> format_with_error(0.31416, 0.0123), format_with_error(12.3456, 0.5)
     ('0.314 ± 0.012', '12.3 ± 0.5')
@@ -33,8 +35,10 @@ def format_with_error(value: float, error: float) -> str:
     value, error = float(value), float(error)
     if not (math.isfinite(value) and math.isfinite(error)) or error <= 0:
         return format_number(value)
-    digits = 2 if f"{error:.1e}"[0] == "1" else 1
-    place = math.floor(math.log10(float(f"{error:.{digits - 1}e}"))) - digits + 1
+    two, one = float(f"{error:.1e}"), float(f"{error:.0e}")
+    leading = two if _starts_with_one(two) else one
+    digits = 2 if _starts_with_one(leading) or abs(value) < error else 1
+    place = math.floor(math.log10(leading)) - digits + 1
     largest = max(abs(value), error)
     exponent = math.floor(math.log10(largest))
     if -4 < exponent < 5 and place > -7:
@@ -66,6 +70,8 @@ def format_percent(fraction: float, digits: int = 2) -> str:
     if 0.9995 <= fraction < 1:
         return "nearly 100 %"
     percent = 100 * fraction
+    if 99 < percent < 100:
+        return f"{percent:.1f} %"
     return f"{percent:.0f} %" if abs(percent) >= 10 else f"{format_number(percent, digits)} %"
 
 
@@ -85,6 +91,10 @@ def plural(count: int, noun: str) -> str:
     ('1 run', '3 runs')
     """
     return f"{format_count(count)} {noun}{'' if count == 1 else 's'}"
+
+
+def _starts_with_one(value: float) -> bool:
+    return f"{value:e}"[0] == "1"
 
 
 def _scientific(value: float, decimals: int, exponent: int) -> str:

@@ -60,17 +60,17 @@ class PooledNoise:
         return np.mean(_by_df(z, self.df, stats.norm.cdf, stats.t.cdf), axis=1)
 
     def quantile(self, probability: np.ndarray, law: str) -> np.ndarray:
-        """Return quantiles of the pool, by inverting ``cumulative`` on a grid that is dense in the middle."""
-        reach = 30 * max(8.0, float(np.abs(self.values).max()))
-        grid = reach * np.sinh(np.linspace(-9, 9, 1201)) / np.sinh(9)
+        """Return quantiles of the pool, from ``cumulative``; inf beyond 10⁴ times the largest value."""
+        reach = 1e4 * max(8.0, float(np.abs(self.values).max()))
+        grid = reach * np.sinh(np.linspace(-20, 20, 1201)) / np.sinh(20)
         cumulative = self.cumulative(grid, law)
         keep = np.concatenate([[True], np.diff(cumulative) > 0])
-        return np.interp(probability, cumulative[keep], grid[keep])
+        return np.interp(probability, cumulative[keep], grid[keep], left=-np.inf, right=np.inf)
 
 
 def pooled_noise(tree: xr.DataTree, step: int | None = None, block: str | None = None) -> PooledNoise:
     """Return the scaled noise of ``step`` (default: the last) and ``block`` (default: all)."""
-    samples = at_step(dataset(tree, "gradient_noise/samples", "noise"), step)
+    samples = at_step(dataset(tree, "gradient_noise/samples", "noise")[["noise"]], step)
     noise = samples["noise"].transpose("sample", "coordinate").values.astype(float)
     chosen = np.ones(noise.shape[1], dtype=bool)
     if block is not None:

@@ -27,7 +27,8 @@ def plot_prediction_gap(
     A curve whose band holds zero cannot be told from a perfect prediction with this many replicates.
 
     tree: result tree with ``/comparison/<optimizer>``; observable: what is compared
-    optimizers: which ones (default: all); tolerance: half-width of the marked corridor, a fraction
+    optimizers: which ones (default: all); tolerance: half-width of the marked corridor, a fraction;
+    it is not drawn where all gaps are far inside
     Returns the axes. Raises InputError where the tree has no comparison.
     """
     known = optimizers_in(tree, "comparison")
@@ -36,15 +37,7 @@ def plot_prediction_gap(
     names = known if optimizers is None else optimizers
     ax = axes_or_new(ax)
     ax.axhline(0.0, color=INK, linewidth=0.8)
-    ax.axhspan(
-        -100 * tolerance,
-        100 * tolerance,
-        color=MUTED,
-        alpha=0.10,
-        linewidth=0,
-        label=f"± {100 * tolerance:g} %",
-    )
-    reach = 100 * tolerance
+    reach = 20 * tolerance
     used: list[str] = []
     for name, style in zip(names, cycle(("-", "--", "-.", ":")), strict=False):
         if name not in known:
@@ -66,6 +59,9 @@ def plot_prediction_gap(
         ax.plot(x, gap, style, color=colour, label=shorten(name))
         finite = np.abs(gap) + error
         reach = max(reach, float(np.nanmax(finite, initial=0.0, where=np.isfinite(finite))))
+    if 1.15 * reach > 100 * tolerance:
+        corridor = (-100 * tolerance, 100 * tolerance)
+        ax.axhspan(*corridor, color=MUTED, alpha=0.10, linewidth=0, label=f"± {100 * tolerance:g} %")
     ax.set(
         ylim=(-1.15 * reach, 1.15 * reach),
         xlabel="optimizer step",

@@ -61,8 +61,16 @@ def plot_signal_to_noise(tree: xr.DataTree, *, max_blocks: int = 4, ax: Axes | N
 
 
 def total_signal_to_noise(data: xr.Dataset) -> np.ndarray | None:
-    """Return the ratio of all blocks together: numerators and denominators are summed, not the ratios."""
-    if "trace" not in data or data.sizes["block"] < 2:
+    """Return the ratio of all blocks, (step,): batch size over noise scale, or 0 if no signal is seen.
+
+    Without a noise scale in the file numerators and denominators are summed over the blocks, not the ratios.
+    """
+    batch = data.attrs.get("batch_size")
+    if "total_noise_scale" in data and batch:
+        scale = data["total_noise_scale"].values.astype(float)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(scale > 0, float(batch) / scale, 0.0)
+    if not {"trace", "signal_to_noise"} <= set(data) or data.sizes["block"] < 2:
         return None
     trace = data["trace"].transpose("step", "block").values.astype(float)
     signal = data["signal_to_noise"].transpose("step", "block").values * trace

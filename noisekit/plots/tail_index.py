@@ -23,6 +23,8 @@ def plot_tail_index(
 ) -> Axes:
     """Draw the extreme-value tail index α of each block with its 95 % interval.
 
+    An interval that leaves the axis has no end that matters there: its tail is too light to be measured.
+
     tree: result tree with ``/tail_index``
     step: which recorded step (default: the last); estimators: which ones (default: all)
     max_blocks: of larger models only the blocks with the most parameters are shown
@@ -41,23 +43,31 @@ def plot_tail_index(
         raise InputError("No tail index could be estimated in any block; record more samples or coordinates.")
     ax = axes_or_new(ax)
     position = np.arange(shown.size)
-    upper = [2.5]
+    ends = [1.5, 6.0]
     for i, name in enumerate(wanted):
         alpha = data["alpha"].sel(estimator=name).values[shown].astype(float)
         offset = position + 0.22 * (i - (len(wanted) - 1) / 2)
         colour = CYCLE[i % len(CYCLE)]
         if "alpha_interval" in data:
             interval = data["alpha_interval"].sel(estimator=name).transpose("block", "bound").values[shown]
-            ax.hlines(offset, interval[:, 0], interval[:, 1], color=colour, alpha=0.55, linewidth=2)
-            upper += list(np.minimum(interval[:, 1], 3 * alpha))
+            low = np.where(interval[:, 0] > 0, interval[:, 0], 1e-3)
+            high = np.where(np.isnan(interval[:, 1]), alpha, np.minimum(interval[:, 1], 1e6))
+            ax.hlines(offset, low, high, color=colour, alpha=0.55, linewidth=2)
+            ends += [*np.maximum(low, alpha / 4), *np.minimum(high, 4 * alpha)]
         ax.plot(alpha, offset, "o", color=colour, label=name)
-        upper += list(alpha)
+        ends += list(alpha)
     ax.axvline(2.0, color=MUTED, linestyle=":", linewidth=1.2)
+    ends = [end for end in ends if np.isfinite(end)]
+    left, right = 0.85 * min(ends), 1.15 * max(ends)
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 50, 100, 500, 1000) if left <= t <= right]
     ax.set(
-        xlim=(0, 1.08 * float(np.nanmax([u for u in upper if np.isfinite(u)]))),
+        xscale="log",
+        xlim=(left, right),
         xlabel="tail index α (dotted: below 2 the variance is infinite)",
         title=f"Tail index at step {int(data['step'])}" if "step" in data.coords else "Tail index",
     )
+    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    ax.minorticks_off()
     name_blocks(ax, data["block"].values[shown], finite.size)
     if len(wanted) > 1:
         ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.17), ncols=4)

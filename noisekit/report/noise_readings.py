@@ -100,6 +100,9 @@ def read_degrees_of_freedom(tree: xr.DataTree) -> str:
     if "is_heavy_tailed" in data:
         share = float(np.mean(data["is_heavy_tailed"].values[known] == 1))
         text += f", and the Gaussian is rejected in {format_percent(share)} of them"
+    if np.median(df[known]) < 2:
+        # Values of a finite data set have a variance; such a fit means a sharp peak, not a missing moment.
+        return f"{text}; ν below 2 here says that most samples have hardly any gradient and few a large one."
     if len(medians) < 2 or not np.isfinite(medians[heaviest]):
         return text + "."
     return text + f"; heaviest is {heaviest} with a median of {format_number(medians[heaviest], 2)}."

@@ -115,17 +115,14 @@ def _scale_rows(tree: xr.DataTree) -> list[tuple[str, str, str]]:
         )
     if "trace" in data:
         rows.append(("trace of the covariance, tr Σ₁", format_number(float(data["trace"].sum())), "–"))
-    if "signal_to_noise" in data:
-        ratio = total_signal_to_noise(whole)
-        if ratio is not None:
-            batch = data.attrs.get("batch_size", tree.attrs.get("batch_size"))
-            rows.append(
-                (
-                    f"signal to noise of a batch{f' of {batch}' if batch else ''}",
-                    format_number(ratio[-1]),
-                    "–",
-                )
-            )
+    ratio, batch = total_signal_to_noise(whole), data.attrs.get("batch_size")
+    if ratio is not None:
+        of = f" of {format_count(int(batch))}" if batch else ""
+        interval = "–"
+        if batch and "total_noise_scale_interval" in data:
+            low, high = data["total_noise_scale_interval"].values.astype(float)
+            interval = format_interval(batch / high, batch / low) if low > 0 and high > 0 else "–"
+        rows.append((f"signal to noise of a batch{of}", format_number(ratio[-1]), interval))
     return rows
 
 
@@ -174,7 +171,7 @@ def _tail_rows(tree: xr.DataTree) -> list[tuple[str, str, str]]:
 def regime_table(tree: xr.DataTree) -> Table | None:
     """Return one row a gauge and one column an optimizer, each with its value and verdict."""
     found: dict[str, dict[str, tuple[str, str]]] = {}
-    meanings: dict[str, str] = {}
+    meanings: dict[str, dict[str, list[str]]] = {}
     names = []
     for name in optimizers_in(tree, "theory"):
         data = dataset(tree, f"theory/{name}") if has_group(tree, f"theory/{name}") else xr.Dataset()
@@ -187,19 +184,32 @@ def regime_table(tree: xr.DataTree) -> Table | None:
         for gauge, value, word, text in zip(
             data["gauge"].values, data["gauge_value"].values, words, texts, strict=True
         ):
-            found.setdefault(str(gauge), {})[name] = (format_number(float(value), 2), str(word))
-            meanings.setdefault(str(gauge), str(text))
+            found.setdefault(str(gauge), {})[name] = (_gauge_number(float(value)), str(word))
+            meanings.setdefault(str(gauge), {}).setdefault(str(text), []).append(name)
     if not found:
         return None
     rows = [
         [
             Cell(gauge.replace("_", " ")),
             *(_gauge_cell(values.get(name)) for name in names),
-            Cell(meanings[gauge]),
+            Cell(_meaning(meanings[gauge])),
         ]
         for gauge, values in found.items()
     ]
     return Table(["gauge", *names, "what it says"], rows)
+
+
+def _meaning(names_by_text: dict[str, list[str]]) -> str:
+    """Return what a gauge says; where it says different things of the optimizers, whom it says it of."""
+    if len(names_by_text) == 1:
+        return next(iter(names_by_text))
+    return "; ".join(f"{', '.join(names)}: {text}" for text, names in names_by_text.items())
+
+
+def _gauge_number(value: float) -> str:
+    return (
+        format_number(value, 2) if value % 1 else format_number(value).removesuffix(".00").removesuffix(".0")
+    )
 
 
 def _gauge_cell(value: tuple[str, str] | None) -> Cell:

@@ -42,7 +42,9 @@ def test_numbers_have_few_digits(value, digits, text):
         (0.5, float("inf"), "0.500"),
         (1.5e-7, 2.0e-9, "(1.50 ± 0.02)×10⁻⁷"),
         (2.0e8, 1.3e6, "(2.000 ± 0.013)×10⁸"),
-        (-0.02, 0.3, "−0.0 ± 0.3"),
+        (-0.02, 0.3, "−0.02 ± 0.30"),
+        (0.05, 0.34, "0.05 ± 0.34"),
+        (0.0608, 9.6e-5, "0.06080 ± 0.00010"),
     ],
 )
 def test_the_error_decides_the_digits(value, error, text):
@@ -52,6 +54,7 @@ def test_the_error_decides_the_digits(value, error, text):
 def test_other_formats():
     assert format_interval(0.00123, 45.678) == "0.00123 to 45.7"
     assert format_percent(0.5) == "50 %"
+    assert format_percent(0.9962) == "99.6 %"
     assert format_percent(0.0005) == "0.050 %"
     assert format_count(999) == "999"
 
