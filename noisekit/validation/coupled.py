@@ -11,7 +11,8 @@ from noisekit._typing import Observable, OptimizerFactory
 from noisekit.noise.base import NoiseModel
 from noisekit.optimizers.state import STATE_KEYS, checked_optimizer, read_entry
 from noisekit.problems.base import Problem
-from noisekit.sde.brownian import Draws, replicate_blocks
+from noisekit.sde.blocks import replicate_blocks
+from noisekit.sde.brownian import Draws
 from noisekit.sde.inputs import check_count, replicate_x0
 from noisekit.sde.solution import Solution
 
