@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 
@@ -38,7 +39,8 @@ def plot_noise_histogram(
     is_wide = farthest > FAR
     edges = wide_grid(farthest, bins + 1) if is_wide else np.linspace(-farthest, farthest, bins + 1)
     density, _ = np.histogram(noise.values, edges, density=True)
-    ax.stairs(density, edges, fill=True, color=INK, alpha=0.22, label="measured")
+    bars = {"element": "step", "color": INK, "alpha": 0.22, "linewidth": 0, "label": "measured"}
+    sns.histplot(x=noise.values, bins=edges.tolist(), stat="density", ax=ax, **bars)
     z = wide_grid(farthest, 401) if is_wide else np.linspace(-farthest, farthest, 401)
     ax.plot(z, noise.density(z, "gaussian"), color=ROLE["gaussian"], linestyle="--", label="Gaussian fits")
     if noise.has_fit:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.colors import to_rgba
 
 from noisekit.errors import InputError
 from noisekit.plots.ensembles import Ensemble, ensemble
@@ -23,14 +25,14 @@ def plot_trajectories(
     observable: str = "loss",
     band: str = "quantiles",
     ax: Axes | None = None,
-) -> Axes | Figure:
+) -> Axes | sns.FacetGrid:
     """Draw the mean over replicates of the SDE and of the real optimizer, each with a band.
 
     tree: result tree with ``/sde/<optimizer>`` and ``/optimizer/<optimizer>``; one of them alone is drawn too
     optimizer: which one; None draws all, one panel each
     observable: what is drawn, such as ``loss``
     band: "quantiles" (10 % to 90 % of the replicates) or "standard_error" (95 % interval of the mean)
-    Returns the axes if ``optimizer`` or ``ax`` is given, else the figure.
+    Returns the axes if ``optimizer`` or ``ax`` is given, else the seaborn FacetGrid.
     Raises InputError for an unknown optimizer, observable or band, and where the tree has no trajectories.
     """
     if band not in _BANDS:
@@ -44,15 +46,15 @@ def plot_trajectories(
             if name not in names:
                 choose_optimizer(tree, name, "optimizer")
             return _panel(tree, name, observable, band, ax or plt.subplots(layout="constrained")[1])
-        columns = min(2, len(names))
-        rows = -(-len(names) // columns)
-        size = (COLUMN_WIDTH[0] * columns, COLUMN_WIDTH[1] * rows)
-        figure, panels = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-        for panel, name in zip(panels.flat, names, strict=False):
+        frame = pd.DataFrame({"optimizer": names})
+        grid = sns.FacetGrid(
+            frame, col="optimizer", col_wrap=min(2, len(names)), sharex=False, sharey=False,
+            height=COLUMN_WIDTH[1], aspect=COLUMN_WIDTH[0] / COLUMN_WIDTH[1],
+        )  # fmt: skip
+        for name, panel in grid.axes_dict.items():
             _panel(tree, name, observable, band, panel)
-        for panel in panels.flat[len(names) :]:
-            panel.set_visible(False)
-        return figure
+        grid.figure.set_layout_engine("constrained")
+        return grid
 
 
 def _panel(tree: xr.DataTree, optimizer: str, observable: str, band: str, ax: Axes) -> Axes:
@@ -73,18 +75,25 @@ def _panel(tree: xr.DataTree, optimizer: str, observable: str, band: str, ax: Ax
 
 
 def _band(ax: Axes, runs: Ensemble, role: str, band: str) -> None:
-    mean = runs.mean
-    if runs.n > 1:
-        if band == "quantiles":
-            low, high = np.quantile(runs.values, [0.1, 0.9], axis=0)
-        else:
-            low, high = mean - 1.96 * runs.standard_error, mean + 1.96 * runs.standard_error
-        ax.fill_between(runs.step, low, high, color=ROLE[role], alpha=0.18, linewidth=0)
-        if role == "sde":
-            for edge in (low, high):
-                ax.plot(runs.step, edge, color=ROLE[role], linewidth=0.7, alpha=0.8)
+    frame = pd.DataFrame({"step": np.tile(runs.step, runs.n), "value": runs.values.ravel()})
+    colour, edge = ROLE[role], 0.8 if role == "sde" else 0.0
     text = f"{_name(runs, role)} ({runs.n}" + (f", {runs.n_diverged} diverged)" if runs.n_diverged else ")")
-    ax.plot(runs.step, mean, color=ROLE[role], linestyle="--" if role == "sde" else "-", label=text)
+    sns.lineplot(
+        frame,
+        x="step",
+        y="value",
+        errorbar=("pi", 80) if band == "quantiles" else ("se", 1.96),
+        err_kws={
+            "alpha": None,
+            "facecolor": to_rgba(colour, 0.18),
+            "edgecolor": to_rgba(colour, edge),
+            "linewidth": 0.7 if edge else 0,
+        },
+        color=colour,
+        linestyle="--" if role == "sde" else "-",
+        label=text,
+        ax=ax,
+    )
 
 
 def _name(runs: Ensemble, role: str) -> str:

@@ -42,7 +42,7 @@ def close_figures():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_figure_is_labelled_and_no_text_overlaps(name, whole_tree):
     handle = getattr(plots, name)(whole_tree)
-    figure = handle if isinstance(handle, Figure) else handle.figure
+    figure = handle.figure
     for ax in figure.axes:
         assert ax.get_xlabel()
         assert ax.get_ylabel() or not ax.yaxis.get_major_locator()().size or named_ticks(ax)
@@ -121,7 +121,7 @@ def test_hostile_names_are_drawn_as_they_are():
         tree[f"{kind}/$\\frac{{"] = xr.DataTree(tree[f"{kind}/sgd"].to_dataset(inherit=False))
     for name in ("plot_trajectories", "plot_noise_floors", "plot_prediction_gap", "plot_floor_against_noise"):
         handle = getattr(plots, name)(tree)
-        figure = handle if isinstance(handle, Figure) else handle.figure
+        figure = handle.figure
         figure.canvas.draw()
 
 
