@@ -20,7 +20,8 @@ from noisekit.optimizers.state import (
 )
 from noisekit.problems.base import Problem
 from noisekit.sde.base import Schedule, schedule_factor
-from noisekit.sde.brownian import Draws, replicate_blocks
+from noisekit.sde.blocks import replicate_blocks
+from noisekit.sde.brownian import Draws
 from noisekit.sde.inputs import check_count, check_quantiles, replicate_state, replicate_x0
 from noisekit.sde.progress import progress_bar
 from noisekit.sde.solution import Solution

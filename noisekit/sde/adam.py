@@ -125,10 +125,9 @@ class AdamSDE(PreconditionedSDE):
         part = 1 - self.beta1
         gradient = self.decayed_gradient(x)
         second = self.second_moment(x, gradient)
-        zeta = self.noise.sqrt_covariance_product(x, at.normals)
+        noisy = self.noisy(x, gradient, at.normals)
         if self.fused:
-            square = (gradient + zeta).square_()
-            advance_square_average(v, second, square, self.one_minus_beta2, at.substeps)
+            advance_square_average(v, second, noisy, self.one_minus_beta2, at.substeps)
             age = at.position + 1 / at.substeps + at.lead
         else:
             age = at.position + 1
@@ -136,19 +135,15 @@ class AdamSDE(PreconditionedSDE):
         divisor = v.sqrt().add_(self.eps * root)
         if not self.fused:
             v.lerp_(second, self.one_minus_beta2 / at.substeps)
-        move = zeta.mul_(at.noise_step)
-        if self.variant == "consistent":
-            move.add_(gradient, alpha=at.dt)
-            direction = (m * (self.beta1 * at.dt)).add_(move, alpha=part)
-        else:
-            direction = m * at.dt
-            if self.variant == "published":
-                direction.mul_(self.beta1).add_(gradient, alpha=part * at.dt)
-            move.add_(gradient, alpha=at.dt)
-        m.mul_(1 - part / at.substeps).add_(move, alpha=self.rho1)
+        # ∇f dt + √(η dt) ζ, over dt.
+        move = torch.lerp(gradient, noisy, math.sqrt(at.substeps), out=noisy)
+        direction = m
+        if self.variant != "malladi":
+            direction = torch.lerp(m, move if self.variant == "consistent" else gradient, part)
         if self.decoupled:
             x.mul_(1 - u * self.decoupled * at.dt)
-        x.addcdiv_(direction, divisor, value=-u * ratio)
+        x.addcdiv_(direction, divisor, value=-u * ratio * at.dt)
+        m.lerp_(move, part / at.substeps)
         return None
 
     def settings(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from noisekit._typing import GradientFunction, State
 from noisekit.errors import InfiniteVarianceError, InputError
 from noisekit.noise.base import NoiseModel
 from noisekit.noise.gaussian import GaussianNoise
+from noisekit.noise.student_t import StudentTNoise
 from noisekit.sde.brownian import Draws
 
 Schedule = Callable[[int], float]
@@ -86,6 +87,7 @@ class OptimizerSDE(ABC):
         self.learning_rate = positive_number("learning_rate", learning_rate)
         self.schedule = schedule
         self.order = order
+        self._known: dict[tuple[torch.dtype, torch.device], tuple[Tensor | None, Tensor | None]] = {}
 
     @abstractmethod
     def terms(self, state: State, at: Substep) -> tuple[State, State]:
@@ -124,6 +126,30 @@ class OptimizerSDE(ABC):
         """Return the factor of the learning-rate schedule at ``step``."""
         return 1.0 if self.schedule is None else schedule_factor(self.schedule, step)
 
+    def variance(self, x: Tensor) -> Tensor:
+        """Return diag Σ(x), at least 1e-30 so that V is not 0; (coordinate,) where it does not move with x."""
+        known = self._constants(x)[1]
+        return self.noise.variance(x).clamp(min=1e-30) if known is None else known
+
+    def noisy(self, x: Tensor, gradient: Tensor, z: Tensor) -> Tensor:
+        """Return g + Σ(x)^{1/2} z as a tensor of its own."""
+        scale = self._constants(x)[0]
+        if scale is None:
+            return gradient + self.noise.sqrt_covariance_product(x, z)
+        return torch.addcmul(gradient, z, scale)
+
+    def _constants(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return σ (if Σ is diagonal) and diag Σ of a noise that is the same everywhere, worked out once."""
+        key = (x.dtype, x.device)
+        if key not in self._known:
+            found: tuple[Tensor | None, Tensor | None] = (None, None)
+            if isinstance(self.noise, (GaussianNoise, StudentTNoise)):
+                variance = self.noise.variance(x[:1])[0].clone()
+                scale = variance.sqrt() if self.noise.independent else None
+                found = (scale, variance.clamp(min=1e-30))
+            self._known[key] = found
+        return self._known[key]
+
     def gradient(self, x: Tensor) -> Tensor:
         """Return ∇f(x) outside any autograd graph, (replicate, coordinate)."""
         with torch.enable_grad():
@@ -143,7 +169,7 @@ class OptimizerSDE(ABC):
                 f"gradient(x) returned {came} for x of {probe.dtype}, {tuple(probe.shape)}; "
                 "it must return the same shape and dtype, (replicate, coordinate)."
             )
-        if self.needs_variance and bool(torch.isinf(self.noise.variance(probe)).any()):
+        if self.needs_variance and bool(torch.isinf(self.variance(probe)).any()):
             raise InfiniteVarianceError(
                 f"The noise has infinite variance, so {self.name} has no SDE; use SignSGDSDE, "
                 "which needs P(g < 0) only, or fit noise with more than 2 degrees of freedom."

@@ -1,94 +1,21 @@
 """Keyed Brownian increments: (seed, block of replicates, optimizer step) names the noise of one step.
 
-Inside a step of length η the increments of length dt = η/2^j come from a Brownian bridge: the first normal
-is the increment of the whole step, every further level splits each interval in two. Runs at dt and dt/2 thus
-share their path, and a path does not depend on how many replicates run, on threads, or on where it resumed.
-Sources: the bridge, Lévy 1948; the pairing function, Szudzik 2006; the mixer, Steele, Lea, Flood 2014.
+Inside a step of length η the increments of length dt = η/2^j come from a Brownian bridge (Lévy 1948): the
+first normal is the increment of the whole step, every further level splits each interval in two. Runs at dt
+and dt/2 thus share their path, and a path does not depend on how many replicates run, on threads, or on where
+it resumed.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from noisekit.noise.base import NoiseModel
-
-_MASK32 = 2**32 - 1
-_MASK64 = 2**64 - 1
-_BLOCK_ELEMENTS = 2**15
-_FIRST_BLOCK_ELEMENTS = 2**12
-
-PURPOSES = {"brownian": 0, "sample": 1, "minibatch": 2}
-"""What a stream of random numbers is for, so that no two uses share one."""
-
-
-def mix64(value: int) -> int:
-    """Return the SplitMix64 hash of an integer."""
-    value = (value + 0x9E3779B97F4A7C15) & _MASK64
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK64
-    return value ^ (value >> 31)
-
-
-def stream_key(seed: int, step: int, block: int, purpose: str = "brownian", part: int = 0) -> int:
-    """Return the 32-bit seed of one stream; torch's CPU generator reads no more than 32 bits.
-
-    Within one (seed, purpose, part) the map from (step, block) is one-to-one up to 65 536 steps or blocks:
-    (step, block) is paired into one integer and passed through a permutation of the 32-bit integers.
-    """
-    secret = mix64(mix64(seed & _MASK64) ^ (PURPOSES[purpose] << 32 | part))
-    paired = block * block + step if step < block else step * step + step + block
-    value = (paired ^ (paired >> 32) ^ secret) & _MASK32
-    value = ((value ^ (value >> 16)) * 0x85EBCA6B) & _MASK32
-    value = ((value ^ (value >> 13)) * 0xC2B2AE35) & _MASK32
-    return (value ^ (value >> 16)) ^ (secret >> 32)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Replicates that share one stream: rows ``start`` to ``start + size``, of which ``used`` exist."""
-
-    index: int
-    start: int
-    size: int
-    used: int
-
-    @property
-    def stop(self) -> int:
-        """The row after the last one in use."""
-        return self.start + self.used
-
-
-def replicate_blocks(replicates: int, dimension: int) -> list[Block]:
-    """Return the blocks of the replicates; their borders depend on the dimension alone.
-
-    Blocks double from a few rows up to about 32 768 numbers, so that few replicates waste few draws.
-    """
-    largest = max(1, _BLOCK_ELEMENTS // dimension)
-    size = max(1, min(16, largest, _FIRST_BLOCK_ELEMENTS // dimension))
-    blocks: list[Block] = []
-    start = 0
-    while start < replicates:
-        blocks.append(Block(len(blocks), start, size, min(size, replicates - start)))
-        start += size
-        size = min(start, largest)
-    return blocks
-
-
-def group_blocks(blocks: list[Block], dimension: int, *, together: bool) -> list[list[Block]]:
-    """Group consecutive blocks into chunks that are stepped together: all of them, or what a cache holds."""
-    if together:
-        return [blocks]
-    chunks: list[list[Block]] = [[]]
-    for block in blocks:
-        rows = sum(b.used for b in chunks[-1]) + block.used
-        if chunks[-1] and rows * dimension > _BLOCK_ELEMENTS:
-            chunks.append([])
-        chunks[-1].append(block)
-    return chunks
+from noisekit.sde.blocks import Block
+from noisekit.sde.streams import NormalSource, Workspace, stream_key
 
 
 def bridge_matrix(substeps: int) -> Tensor:
@@ -111,39 +38,54 @@ class Draws:
     ``sample(noise, x, step, substep)`` draws Z of a noise model for every replicate of the chunk.
     """
 
-    def __init__(self, seed: int, blocks: list[Block], n_normals: int, substeps: int, like: Tensor) -> None:
+    def __init__(
+        self,
+        seed: int,
+        blocks: list[Block],
+        n_normals: int,
+        substeps: int,
+        like: Tensor,
+        workspace: Workspace | None = None,
+    ) -> None:
         self.seed, self.blocks, self.like = seed, blocks, like
+        self.n_normals, self.substeps = n_normals, substeps
         self.origin = blocks[0].start
+        self.rows = blocks[-1].stop - self.origin
+        self.workspace = workspace or Workspace()
         self.generator = torch.Generator(device=like.device)
-        self.n_normals = n_normals
-        rows = blocks[-1].stop - self.origin
-        self.raw = like.new_empty(substeps if n_normals else 0, rows, n_normals)
-        self.bridged = torch.empty_like(self.raw) if substeps > 1 else self.raw
+        self.source = NormalSource(like, self.workspace)
         self.bridge = bridge_matrix(substeps).to(like)
-        last = blocks[-1]
-        self.padding = like.new_empty(last.size, n_normals) if last.used < last.size else None
+        # The root, then 1, 2, 4, … midpoints: the same pieces whatever the number of levels.
+        self.levels = [(0, 1)] + [(2**j, 2 ** (j + 1)) for j in range(substeps.bit_length() - 1)]
 
     def normals(self, step: int) -> Tensor:
+        """Return the normals of optimizer step ``step``; valid until the next call on this workspace."""
+        shape = (self.substeps, self.rows, self.n_normals)
+        raw = self.workspace.take("normals", shape, self.like)
         if not self.n_normals:
-            return self.raw
+            return raw
         for block in self.blocks:
-            self.generator.manual_seed(stream_key(self.seed, step, block.index))
-            begin, end = block.start - self.origin, block.stop - self.origin
-            for level in self.raw:
-                if block.used == block.size:
-                    level[begin:end].normal_(generator=self.generator)
-                elif self.padding is not None:
-                    # A whole block is drawn even where fewer rows exist: the numbers of a row stay the same.
-                    level[begin:end] = self.padding.normal_(generator=self.generator)[: block.used]
-        if self.raw.shape[0] > 1:
-            torch.mm(self.bridge, self.raw.flatten(1), out=self.bridged.view(self.raw.shape[0], -1))
-        return self.bridged
+            self.source.start(self.seed, step, block.index)
+            rows = slice(block.start - self.origin, block.stop - self.origin)
+            for first, last in self.levels:
+                if block.size == self.rows:
+                    self.source.fill(raw[first:last])
+                    continue
+                # A whole block is drawn even where fewer rows exist: the numbers of a row stay the same.
+                whole = self.workspace.take("block", (last - first, block.size, self.n_normals), self.like)
+                self.source.fill(whole)
+                raw[first:last, rows] = whole[:, : block.used]
+        if self.substeps == 1:
+            return raw
+        bridged = self.workspace.take("bridged", shape, self.like)
+        torch.mm(self.bridge, raw.flatten(1), out=bridged.view(self.substeps, -1))
+        return bridged
 
     def sample(self, noise: NoiseModel, x: Tensor, step: int, substep: int = 0) -> Tensor:
+        """Return one draw of Z a replicate, named by (seed, block, step, substep)."""
         parts = []
         for block in self.blocks:
-            key = stream_key(self.seed, step, block.index, "sample", substep)
-            self.generator.manual_seed(key)
+            self.generator.manual_seed(stream_key(self.seed, step, block.index, "sample", substep))
             # The same tensor where it can be: noise models recognise a point by its tensor.
             whole = block.used == len(x)
             rows = x if whole else x[block.start - self.origin : block.stop - self.origin]

@@ -15,12 +15,14 @@ from torch import Tensor
 from noisekit._typing import Observable, State
 from noisekit.errors import InputError
 from noisekit.sde.base import OptimizerSDE, Substep
-from noisekit.sde.brownian import Draws, group_blocks, replicate_blocks
+from noisekit.sde.blocks import group_blocks, replicate_blocks
+from noisekit.sde.brownian import Draws
 from noisekit.sde.checkpoint import load_checkpoint, save_checkpoint
 from noisekit.sde.inputs import check_count, check_quantiles, check_substeps, replicate_state, replicate_x0
 from noisekit.sde.progress import progress_bar
 from noisekit.sde.solution import Solution
 from noisekit.sde.solvers import EulerMaruyama, Solver, StochasticHeun
+from noisekit.sde.streams import Workspace
 from noisekit.sde.trajectory import Trajectory, saved_steps
 
 
@@ -131,11 +133,12 @@ class _Chunk:
 def _chunks(sde: OptimizerSDE, state: State, seed: int, substeps: int) -> list[_Chunk]:
     x = state["x"]
     blocks = replicate_blocks(*x.shape)
+    workspace = Workspace()
     chunks = []
     for group in group_blocks(blocks, x.shape[1], together=x.device.type != "cpu"):
         rows = slice(group[0].start, group[-1].stop)
         views = {name: value[rows] for name, value in state.items()}
-        draws = Draws(seed, group, sde.n_normals(views["x"]), substeps, views["x"])
+        draws = Draws(seed, group, sde.n_normals(views["x"]), substeps, views["x"], workspace)
         chunks.append(_Chunk(rows, views, draws))
     return chunks
 
@@ -152,13 +155,12 @@ class _Runner:
 
     def advance(self, chunk: _Chunk, first: int, last: int) -> None:
         with torch.no_grad():
-            substeps, eta = chunk.draws.bridge.shape[0], self.sde.learning_rate
+            substeps, eta = chunk.draws.substeps, self.sde.learning_rate
             for step in range(first, last):
                 factor = self.sde.factor(step)
                 normals = chunk.draws.normals(step)
                 for index in range(substeps):
-                    z = normals[index] if len(normals) else normals
-                    at = Substep(step, index, substeps, eta, factor, self.lead, z, chunk.draws)
+                    at = Substep(step, index, substeps, eta, factor, self.lead, normals[index], chunk.draws)
                     self.solver.step(self.sde, chunk.state, at)
                 self.trajectory.mark_diverged(chunk.rows, chunk.state["x"], step + 1)
 

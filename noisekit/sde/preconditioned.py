@@ -65,9 +65,9 @@ class PreconditionedSDE(OptimizerSDE):
 
     def second_moment(self, x: Tensor, gradient: Tensor) -> Tensor:
         """Return what V tends to: (∇f)² + diag Σ, or diag Σ alone in the variant of Malladi et al."""
-        variance = self.noise.variance(x)
+        variance = self.variance(x)
         if self.variant == "malladi":
-            return variance
+            return variance.expand_as(x)
         return torch.addcmul(variance, gradient, gradient)
 
     def lead(self, substeps: int) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
+
 from noisekit._typing import GradientFunction, State
 from noisekit.noise.base import NoiseModel
 from noisekit.sde.base import Schedule, Substep, averaging_number
@@ -71,7 +73,7 @@ class RMSpropSDE(PreconditionedSDE):
         x, v = state["x"], state["v"]
         gradient = self.decayed_gradient(x)
         root = v.sqrt()
-        moment = gradient * (gradient.square() + 3 * self.noise.variance(x) - v)
+        moment = gradient * (gradient.square() + 3 * self.variance(x) - v)
         return {"x": factor * self.rho2 * moment / (2 * root * (root + self.eps).square())}
 
     def terms(self, state: State, at: Substep) -> tuple[State, State]:
@@ -95,18 +97,18 @@ class RMSpropSDE(PreconditionedSDE):
             return super().euler_step(state, at)
         gradient = self.decayed_gradient(x)
         second = self.second_moment(x, gradient)
-        zeta = self.noise.sqrt_covariance_product(x, at.normals)
+        noisy = self.noisy(x, gradient, at.normals)
         if self.fused:
-            square = (gradient + zeta).square_()
-            advance_square_average(v, second, square, self.one_minus_beta2, at.substeps)
+            advance_square_average(v, second, noisy, self.one_minus_beta2, at.substeps)
             divisor = v.sqrt().add_(self.eps)
         else:
             divisor = v.sqrt().add_(self.eps)
             v.lerp_(second, self.one_minus_beta2 / at.substeps)
-        move = zeta.mul_(at.noise_step).add_(gradient, alpha=at.dt)
+        # ∇f dt + √(η dt) ζ, over dt.
+        move = torch.lerp(gradient, noisy, math.sqrt(at.substeps), out=noisy)
         if self.decoupled:
             x.mul_(1 - u * self.decoupled * at.dt)
-        x.addcdiv_(move, divisor, value=-u)
+        x.addcdiv_(move, divisor, value=-u * at.dt)
         return None
 
     def settings(self) -> dict[str, Any]:

@@ -103,6 +103,10 @@ class SGDSDE(OptimizerSDE):
                 x.sub_(x_old, alpha=u * at.dt * self.weight_decay)
             return None
         gradient = self._decayed_gradient(x)
+        scale = self._constants(x)[0]
+        if scale is not None:
+            x.sub_(gradient, alpha=u * at.dt).addcmul_(at.normals, scale, value=-u * at.noise_step)
+            return None
         zeta = self.noise.sqrt_covariance_product(x, at.normals)
         x.sub_(gradient, alpha=u * at.dt).sub_(zeta, alpha=u * at.noise_step)
         return None

@@ -50,8 +50,7 @@ class SignSGDSDE(OptimizerSDE):
     def _sign_noise(self, x: Tensor, gradient: Tensor, mean: Tensor, at: Substep) -> Tensor:
         """Return a draw with mean 0 and covariance Cov(sign g)."""
         if self.noise.independent:
-            deviation = torch.addcmul(torch.ones_like(mean), mean, mean, value=-1).clamp_(min=0).sqrt_()
-            return deviation.mul_(at.normals)
+            return deviation_of_signs(mean).mul_(at.normals)
         if is_normal(self.noise):
             draw = self.noise.sqrt_covariance_product(x, at.normals)
         else:
@@ -69,5 +68,13 @@ class SignSGDSDE(OptimizerSDE):
         x, u = state["x"], at.factor
         gradient = self.gradient(x)
         mean = self.noise.expected_sign(x, gradient)
-        noise = self._sign_noise(x, gradient, mean, at)
-        x.sub_(mean, alpha=u * at.dt).sub_(noise, alpha=u * at.noise_step)
+        if self.noise.independent:
+            x.addcmul_(deviation_of_signs(mean), at.normals, value=-u * at.noise_step)
+        else:
+            x.sub_(self._sign_noise(x, gradient, mean, at), alpha=u * at.noise_step)
+        x.sub_(mean, alpha=u * at.dt)
+
+
+def deviation_of_signs(mean: Tensor) -> Tensor:
+    """Return √(1 − E²), the standard deviation of a sign with mean E."""
+    return torch.addcmul(mean.new_ones(()), mean, mean, value=-1).clamp_(min=0).sqrt_()

@@ -9,23 +9,23 @@ from torch import Tensor
 
 
 def advance_square_average(
-    v: Tensor, second_moment: Tensor, noisy_square: Tensor, one_minus_beta: float, substeps: int
+    v: Tensor, second_moment: Tensor, noisy_gradient: Tensor, one_minus_beta: float, substeps: int
 ) -> None:
     """Advance V in place over dt = η/substeps, with the noise of g² in it.
 
-    dV = ρ(S − V) dt + ρ√(η dt)(Q − S), S = (∇f)² + diag Σ, Q = (∇f + ζ)², E Q = S, 1 − β = ηρ.
+    dV = ρ(S − V) dt + ρ√(η dt)(Q − S), S = (∇f)² + diag Σ, Q = (∇f + ζ)² with ∇f + ζ the noisy gradient,
+    E Q = S, 1 − β = ηρ.
     With D = V + ρ dt(S − V) and a = ρ√(η dt) the step is V ← D (D + aQ)/(D + aS): its mean is exactly D,
     it is positive whatever Q is, and where aS ≪ D it is D + a(Q − S). One substep a step is V ← βV + (1 −
     β)Q, the optimizer's own.
     """
     if substeps == 1:
-        v.mul_(1 - one_minus_beta).add_(noisy_square, alpha=one_minus_beta)
+        v.mul_(1 - one_minus_beta).addcmul_(noisy_gradient, noisy_gradient, value=one_minus_beta)
         return
     a = one_minus_beta / math.sqrt(substeps)
     v.lerp_(second_moment, one_minus_beta / substeps)
-    floor = torch.finfo(v.dtype).tiny
-    ratio = torch.add(v, noisy_square, alpha=a).div_(torch.add(v, second_moment, alpha=a).add_(floor))
-    v.mul_(ratio)
+    damped = torch.add(v, second_moment, alpha=a)
+    v.mul_(torch.addcmul(v, noisy_gradient, noisy_gradient, value=a).div_(damped))
 
 
 def square_noise(

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from noisekit import GaussianNoise
-from noisekit.sde.brownian import Draws, bridge_matrix, group_blocks, replicate_blocks, stream_key
+from noisekit.sde.blocks import group_blocks, replicate_blocks
+from noisekit.sde.brownian import Draws, bridge_matrix
+from noisekit.sde.streams import stream_key
 
 
 def draws_of(replicates, dimension, *, substeps=1, seed=0, dtype=torch.float64):

@@ -1,0 +1,53 @@
+"""Blocks of replicates that share a stream of random numbers, and chunks that are stepped together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BLOCK_ELEMENTS = 2**15
+"""Numbers of replicate × coordinate in a large block, and in a chunk: what stays in a cache."""
+_FIRST_BLOCK_ELEMENTS = 2**12
+
+
+@dataclass(frozen=True)
+class Block:
+    """Replicates that share one stream: rows ``start`` to ``start + size``, of which ``used`` exist."""
+
+    index: int
+    start: int
+    size: int
+    used: int
+
+    @property
+    def stop(self) -> int:
+        """The row after the last one in use."""
+        return self.start + self.used
+
+
+def replicate_blocks(replicates: int, dimension: int) -> list[Block]:
+    """Return the blocks of the replicates; their borders depend on the dimension alone.
+
+    Blocks double from a few rows up to about 32 768 numbers, so that few replicates waste few draws.
+    """
+    largest = max(1, BLOCK_ELEMENTS // dimension)
+    size = max(1, min(16, largest, _FIRST_BLOCK_ELEMENTS // dimension))
+    blocks: list[Block] = []
+    start = 0
+    while start < replicates:
+        blocks.append(Block(len(blocks), start, size, min(size, replicates - start)))
+        start += size
+        size = min(start, largest)
+    return blocks
+
+
+def group_blocks(blocks: list[Block], dimension: int, *, together: bool) -> list[list[Block]]:
+    """Group consecutive blocks into chunks that are stepped together: all of them, or what a cache holds."""
+    if together:
+        return [blocks]
+    chunks: list[list[Block]] = [[]]
+    for block in blocks:
+        rows = sum(b.used for b in chunks[-1]) + block.used
+        if chunks[-1] and rows * dimension > BLOCK_ELEMENTS:
+            chunks.append([])
+        chunks[-1].append(block)
+    return chunks
