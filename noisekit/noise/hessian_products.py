@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from noisekit.errors import InputError
@@ -65,6 +64,8 @@ def top_curvature(problem: Problem, x: Tensor, k: int, *, seed: int = 0) -> tupl
     Lanczos with implicit restarts (ARPACK through scipy) on Hessian-vector products; no matrix is formed.
     Raises InputError where k is not between 1 and d − 1.
     """
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
     d = len(x)
     if not 1 <= k < d:
         raise InputError(f"k is {k}; {d} coordinates have 1 to {d - 1} leading directions.")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
+from scipy.special import stdtrit
 from torch import Tensor
 
 from noisekit.errors import InputError, NonFiniteError
@@ -50,6 +50,13 @@ class NoiseScale:
     def critical_batch_size(self) -> float:
         """The same number as ``value``, under the name of its use."""
         return self.value
+
+    def progress_per_step(self, batch_size: float) -> float:
+        """Return the progress of a step at ``batch_size`` as a share of a noiseless one, 1/(1 + B_simple/B).
+
+        To second order, at the best learning rate of each batch size (McCandlish et al. 2018, eq. 2.7).
+        """
+        return 1 / (1 + self.value / batch_size)
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -141,7 +148,7 @@ def noise_scale_over_steps(trace: Tensor, signal: Tensor) -> NoiseScale:
 
 def _from_moments(moments: GramMoments) -> NoiseScale:
     v_aa, v_ab, v_bb = moments.covariance
-    quantile = float(stats.t.ppf(0.975, moments.n_samples - 1))
+    quantile = float(stdtrit(moments.n_samples - 1, 0.975))
     trace, signal = moments.trace, moments.signal
     if trace == 0 and signal == 0:
         return NoiseScale(math.nan, (0.0, math.inf), 0.0, 0.0, 0.0, 0.0, False, moments.n_samples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
+from scipy.special import stdtr
 from torch import Tensor
 
 from noisekit.noise.centre import robust_centre
@@ -81,5 +81,5 @@ def _symmetry_p_value(x: Tensor) -> Tensor:
     n = len(x)
     error = (influence.square().sum(dim=0) / (n - 1) / n).sqrt()
     t = ((wide[0] - narrow[0]) / error).abs().cpu().numpy()
-    p = torch.from_numpy(2 * stats.t.sf(t, n - 1)).to(x.device)
+    p = torch.from_numpy(2 * stdtr(n - 1, -t)).to(x.device)
     return torch.where(deviation > 0, p, torch.nan)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 FEWEST_POINTS = 8
 
@@ -42,6 +42,6 @@ def fit_line(x: NDArray[np.float64], y: NDArray[np.float64]) -> Line:
     slope, error = float(fitted.params[1]), float(fitted.bse[1])
     if not math.isfinite(error):
         error = 0.0
-    quantile = float(stats.t.ppf(0.975, n - 2))
-    p = float(2 * stats.t.sf(abs(slope) / error, n - 2)) if error > 0 else float(slope == 0)
+    quantile = float(stdtrit(n - 2, 0.975))
+    p = float(2 * stdtr(n - 2, -abs(slope) / error)) if error > 0 else float(slope == 0)
     return Line(slope, (slope - quantile * error, slope + quantile * error), p, n)

@@ -199,6 +199,12 @@ def test_bad_gradients_are_refused(bad, error, sentence):
         gradient_noise_scale(bad)
 
 
+def test_half_of_the_progress_at_the_critical_batch_size():
+    found = gradient_noise_scale(gradients_with_scale(30.0, 64, 100, 0))
+    assert found.progress_per_step(found.critical_batch_size) == 0.5
+    assert found.progress_per_step(1e9) == pytest.approx(1.0)
+
+
 def test_other_bad_input_is_refused():
     with pytest.raises(InputError, match="symmetric"):
         gram_matrix(torch.randn(9, 4), gram=True)
