@@ -5,6 +5,7 @@ from noisekit.theory.loss_bounds import loss_bound
 from noisekit.theory.noise_floor import noise_floor
 from noisekit.theory.phases import SignSGDPhase, signsgd_phase
 from noisekit.theory.regimes import Gauge, regimes
+from noisekit.theory.robustness import RobustnessRow, robustness
 from noisekit.theory.saddle import escape_time
 from noisekit.theory.scaling import scale_hyperparameters
 from noisekit.theory.stationary import StationaryLaw, stationary_law
@@ -12,6 +13,7 @@ from noisekit.theory.transient import TransientLaw, steps_to_target, transient_l
 
 __all__ = [
     "Gauge",
+    "RobustnessRow",
     "SignSGDPhase",
     "StationaryLaw",
     "TransientLaw",
@@ -20,6 +22,7 @@ __all__ = [
     "loss_bound",
     "noise_floor",
     "regimes",
+    "robustness",
     "scale_hyperparameters",
     "signsgd_phase",
     "stationary_law",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,10 +39,14 @@ class NoiseScales:
 
 @dataclass(frozen=True)
 class NoiseMoments(NoiseScales):
-    """The scales with ``covariance`` Σ (d, d; None if infinite) and ``sign_covariance`` = Cov sign(Z)."""
+    """The scales with ``covariance`` Σ (d, d; None if infinite) and ``sign_covariance`` = Cov sign(Z).
+
+    ``expected_sign`` maps gradients (n, d) to E[sign(gradient + Z)]; None for the Gaussian's erf.
+    """
 
     covariance: Array | None
     sign_covariance: Array
+    expected_sign: Callable[[Array], Array] | None
 
     @property
     def gaussian(self) -> bool:
@@ -111,7 +116,18 @@ def noise_moments(noise: Any, dimension: int | None = None, at: Any = None) -> N
         shape = _model_covariance(noise, _point(noise, size, at))
     independent = isinstance(noise, NoiseModel) and noise.independent
     sign = np.diag((np.diag(shape) > 0).astype(np.float64)) if independent else arcsine_correlation(shape)
-    return NoiseMoments(scales.variance, scales.df, scales.sign_slope, None if infinite else shape, sign)
+    law = None
+    if isinstance(noise, NoiseModel) and not np.isinf(scales.df).all():
+        law = _sign_law(noise, _point(noise, size, at))
+    return NoiseMoments(scales.variance, scales.df, scales.sign_slope, None if infinite else shape, sign, law)
+
+
+def _sign_law(noise: NoiseModel, point: torch.Tensor) -> Callable[[Array], Array]:
+    def expected_sign(gradient: Array) -> Array:
+        values = torch.as_tensor(gradient, dtype=point.dtype, device=point.device)
+        return noise.expected_sign(point.expand(len(values), -1), values).detach().cpu().double().numpy()
+
+    return expected_sign
 
 
 def _gaussian_scales(variance: Array) -> NoiseScales:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from noisekit.errors import InputError
 from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters
 from noisekit.theory.inputs import Array, as_array, as_symmetric, check_positive
 from noisekit.theory.noise_moments import NoiseMoments, noise_moments
+
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
 @dataclass(frozen=True)
@@ -45,19 +49,21 @@ def transient_law(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     momentum: float = 0.0,
+    schedule: Callable[[int], float] | None = None,
     at: Any = None,
 ) -> TransientLaw:
     """Moments of the discrete optimizer on f(x) = ½ xᵀHx, from x₀ with zero optimizer state.
 
     E y and Cov y are propagated through the update itself. SGD: exact. RMSprop, Adam: the step is divided by
     the root of E v, bias-corrected as torch does (RMSprop does not); E v follows E g² exactly, fluctuations
-    of v are left out. SignSGD with Gaussian noise: x is taken as Gaussian, then E[sign] =
-    erf(∇f/√(2(σ² + Var ∇f))) and its gain follow in closed form, in every phase; the mean sign of other noise
-    is that of the Gaussian with the same slope at 0, which is right inside the noise (phase 3) only.
+    of v are left out. SignSGD, in every phase: x is taken as Gaussian; then E[sign] =
+    erf(∇f/√(2(σ² + Var ∇f))) and its gain for Gaussian noise, and for other noise a Gauss–Hermite sum of the
+    noise's own E[sign].
 
     Args:
         x0: (d,); noise, hessian and the other arguments as in :func:`stationary_law`.
         steps: number of optimizer steps; save_every: steps between saved instants.
+        schedule: factor on the learning rate at step k.
 
     Returns:
         A :class:`TransientLaw` with instants 0, save_every, 2·save_every, …
@@ -98,7 +104,8 @@ def transient_law(
             variances.append(np.diag(covariance).copy())
             losses.append(float(np.sum(matrix * covariance) + mean @ matrix @ mean) / 2)
         if k < steps:
-            state = propagate(hyper, matrix, moments, state, k)
+            factor = 1.0 if schedule is None else check_positive(f"schedule({k})", schedule(k), zero=True)
+            state = propagate(hyper, matrix, moments, state, k, factor)
     step = np.arange(0, steps + 1, save_every, dtype=np.int64)
     return TransientLaw(
         hyper.optimizer,
@@ -119,11 +126,11 @@ class _State:
 
 
 def _linear_step(
-    hyper: Hyperparameters, hessian: Array, noise: NoiseMoments, state: _State, k: int
+    hyper: Hyperparameters, hessian: Array, noise: NoiseMoments, state: _State, k: int, factor: float
 ) -> _State:
     """Propagate E y and Cov y through one step of SGD, RMSprop or Adam."""
     d = len(hessian)
-    identity, rate, first = np.eye(d), hyper.learning_rate, hyper.momentum
+    identity, rate, first = np.eye(d), hyper.learning_rate * factor, hyper.momentum
     pull = hessian + hyper.coupled_decay * identity
     gradient_mean = pull @ state.mean[:d]
     gradient_spread = np.einsum("ij,jk,ik->i", pull, state.covariance[:d, :d], pull)
@@ -147,24 +154,37 @@ def _linear_step(
     return _State(matrix @ state.mean, matrix @ state.covariance @ matrix.T + gain @ spread @ gain.T, v)
 
 
-def _sign_step(hyper: Hyperparameters, hessian: Array, noise: NoiseMoments, state: _State, k: int) -> _State:
-    """Propagate E x and Cov x through one step of SignSGD, x and the effective noise being Gaussian."""
-    rate = hyper.learning_rate
+def _sign_step(
+    hyper: Hyperparameters, hessian: Array, noise: NoiseMoments, state: _State, k: int, factor: float
+) -> _State:
+    """Propagate E x and Cov x through one step of SignSGD, x being Gaussian."""
+    rate = hyper.learning_rate * factor
+    spread = hessian @ state.covariance @ hessian
+    sign, gain = _sign_and_gain(noise, hessian @ state.mean, np.diag(spread))
+    # Signs of different coordinates: the arcsine law of the Gaussian with the same slopes at 0.
     deviation = np.sqrt(2 / np.pi) / noise.sign_slope
-    gradient = hessian @ state.covariance @ hessian
-    total = np.sqrt(deviation**2 + np.diag(gradient))
-    ratio = hessian @ state.mean / total
-    sign = erf(ratio / np.sqrt(2))
-    gain = np.sqrt(2 / np.pi) * np.exp(-(ratio**2) / 2) / total  # E of the derivative of E[sign]
-    noise_correlation = np.sin(np.pi / 2 * noise.sign_covariance)
-    correlation = (noise_correlation * np.outer(deviation, deviation) + gradient) / np.outer(total, total)
-    spread = np.sqrt(np.clip(1 - sign**2, 0, 1))
-    sign_covariance = np.outer(spread, spread) * (2 / np.pi) * np.arcsin(np.clip(correlation, -1, 1))
-    np.fill_diagonal(sign_covariance, spread**2)
+    total = np.sqrt(deviation**2 + np.diag(spread))
+    latent = np.sin(np.pi / 2 * noise.sign_covariance) * np.outer(deviation, deviation) + spread
+    correlation = (2 / np.pi) * np.arcsin(np.clip(latent / np.outer(total, total), -1, 1))
+    width = np.sqrt(np.clip(1 - sign**2, 0, 1))
+    sign_covariance = np.outer(width, width) * correlation
+    np.fill_diagonal(sign_covariance, width**2)
     keep = 1 - rate * hyper.decoupled_decay
     cross = state.covariance @ (gain[:, None] * hessian).T
     covariance = keep**2 * state.covariance - keep * rate * (cross + cross.T) + rate**2 * sign_covariance
     return _State(keep * state.mean - rate * sign, covariance, state.v)
+
+
+def _sign_and_gain(noise: NoiseMoments, gradient: Array, variance: Array) -> tuple[Array, Array]:
+    """Return E S and E S' of S(g) = E[sign(g + Z)] over g ~ N(gradient, variance), both (d,)."""
+    if noise.expected_sign is None:
+        total = np.sqrt(2 / np.pi / noise.sign_slope**2 + variance)
+        ratio = gradient / total
+        return erf(ratio / np.sqrt(2)), np.sqrt(2 / np.pi) * np.exp(-(ratio**2) / 2) / total
+    # E S' = E[S(g) z]/√variance (Stein); a floor keeps the quotient a derivative where x has no spread yet.
+    width = np.sqrt(np.maximum(variance, (1e-3 / noise.sign_slope) ** 2))
+    values = noise.expected_sign(gradient + _NODES[:, None] * width)
+    return _WEIGHTS @ values, _WEIGHTS @ (_NODES[:, None] * values) / width
 
 
 def steps_to_target(law: TransientLaw, target: float) -> float:

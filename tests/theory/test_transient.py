@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from oracles import gaussian_draw, random_spd, run_optimizer
+from oracles import gaussian_draw, random_spd, run_optimizer, student_draw
 
 from noisekit.errors import InfiniteVarianceError, InputError
 from noisekit.noise import StudentTNoise
@@ -95,3 +95,27 @@ def test_bad_input():
         transient_law("sgd", [1.0], [1.0], 0.1, x0=[1.0], steps=0)
     with pytest.raises(InfiniteVarianceError, match="signsgd"):
         transient_law("adam", [1.0], StudentTNoise(scale=1.0, df=2.0), 0.1, x0=[1.0], steps=3)
+
+
+@pytest.mark.parametrize("df", [1.5, 4.0])
+def test_signsgd_under_heavy_tails_in_every_phase(df):
+    scale, x0 = np.array([0.5, 0.5]), np.array([2.0, -0.3])  # far outside and inside the noise
+    means, losses = [], []
+
+    def visit(k, x):
+        if k % 50 == 0:
+            means.append(x.mean(0).numpy().copy())
+            losses.append(float(x.square().sum(1).mean() / 2))
+
+    run_optimizer(
+        "signsgd", lambda x: x, student_draw(scale, df), x0, 0.02, 300, replicates=4096, visit=visit
+    )
+    noise = StudentTNoise(scale=torch.tensor(scale), df=df)
+    law = transient_law("signsgd", [1.0, 1.0], noise, 0.02, x0=x0, steps=300, save_every=50)
+    np.testing.assert_allclose(law.mean, means, atol=0.02)
+    np.testing.assert_allclose(law.loss, losses, rtol=0.04, atol=1e-3)
+
+
+def test_schedule_scales_each_step():
+    law = transient_law("sgd", [1.0], [0.0], 0.1, x0=[1.0], steps=3, schedule=lambda k: 1 / (k + 1))
+    np.testing.assert_allclose(law.mean[:, 0], np.cumprod([1, 0.9, 0.95, 1 - 0.1 / 3]))

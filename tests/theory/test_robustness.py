@@ -1,0 +1,160 @@
+"""Sweeps of noise level, tails and batch size, by theory and by integration."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from noisekit.errors import InputError
+from noisekit.noise import GaussianNoise, StudentTNoise
+from noisekit.problems import Quadratic
+from noisekit.theory import critical_noise, robustness, transient_law
+
+QUADRATIC = Quadratic(torch.tensor([1.0, 2.0], dtype=torch.float64))
+SCALE = torch.tensor([0.5, 0.5], dtype=torch.float64)
+OPTIMIZERS = {
+    "sgd": {"learning_rate": 0.02},
+    "signsgd": {"learning_rate": 0.01},
+    "adamw": {"learning_rate": 0.01, "weight_decay": 0.5, "betas": (0.9, 0.98)},
+}
+
+
+class Hidden:
+    """The same quadratic without its Hessian, so that only integration can know it."""
+
+    name = "hidden"
+    x0 = QUADRATIC.x0
+
+    def loss(self, x):
+        return QUADRATIC.loss(x)
+
+    def gradient(self, x):
+        return QUADRATIC.gradient(x)
+
+
+def by_optimizer(rows, name):
+    return [row for row in rows if row.optimizer == name]
+
+
+def test_floors_grow_as_theory_says():
+    rows = robustness(
+        QUADRATIC,
+        GaussianNoise(scale=SCALE),
+        OPTIMIZERS,
+        sweep="noise",
+        values=[1.0, 4.0],
+        target=0.1,
+        steps=400,
+    )
+    assert len(rows) == 6
+    assert {row.source for row in rows} == {"theory"}
+    growth = {
+        name: by_optimizer(rows, name)[1].floor / by_optimizer(rows, name)[0].floor for name in OPTIMIZERS
+    }
+    assert growth["sgd"] == pytest.approx(16, rel=1e-3)
+    assert growth["signsgd"] == pytest.approx(4, rel=0.02)
+    assert growth["adamw"] < 4
+    crossing = critical_noise(GaussianNoise(scale=SCALE), 0.01, sgd_learning_rate=0.02)
+    both = robustness(
+        QUADRATIC,
+        GaussianNoise(scale=SCALE),
+        {name: OPTIMIZERS[name] for name in ("sgd", "signsgd")},
+        sweep="noise",
+        values=[0.7 * crossing, 1.4 * crossing],
+        target=0.1,
+        steps=10,
+    )
+    assert both[0].floor < both[1].floor
+    assert both[2].floor > both[3].floor
+
+
+def test_integration_agrees_with_theory():
+    arguments = {"sweep": "noise", "values": [1.0], "target": 0.2, "steps": 600}
+    theory = robustness(QUADRATIC, GaussianNoise(scale=SCALE), OPTIMIZERS, **arguments)
+    paths = robustness(
+        Hidden(), GaussianNoise(scale=SCALE), OPTIMIZERS, replicates=256, substeps=4, **arguments
+    )
+    for expected, found in zip(theory, paths, strict=True):
+        assert (expected.source, found.source) == ("theory", "integration")
+        assert found.floor_error > 0
+        assert found.floor == pytest.approx(expected.floor, rel=0.05, abs=4 * found.floor_error)
+        assert found.steps_to_target == pytest.approx(expected.steps_to_target, rel=0.1, abs=4)
+
+
+def test_infinite_variance_gives_a_note_and_no_number():
+    rows = robustness(
+        QUADRATIC,
+        StudentTNoise(scale=SCALE, df=5.0),
+        OPTIMIZERS,
+        sweep="df",
+        values=[1.5, 4.0],
+        target=0.1,
+        steps=500,
+    )
+    rows += robustness(
+        Hidden(),
+        StudentTNoise(scale=SCALE, df=5.0),
+        OPTIMIZERS,
+        sweep="df",
+        values=[1.5],
+        target=0.1,
+        steps=20,
+    )
+    for row in rows:
+        if row.value < 2 and row.optimizer != "signsgd":
+            assert math.isnan(row.floor)
+            assert math.isnan(row.steps_to_target)
+            assert row.source == "none"
+            assert "infinite" in row.note
+        else:
+            assert math.isfinite(row.floor)
+
+
+def test_larger_batches_lower_the_floor():
+    noise = GaussianNoise(scale=SCALE, batch_size=8)
+    rows = robustness(QUADRATIC, noise, OPTIMIZERS, sweep="batch_size", values=[8, 32], target=0.1, steps=500)
+    for name, ratio in (("sgd", 4.0), ("signsgd", 2.0)):
+        small, large = by_optimizer(rows, name)
+        assert small.floor / large.floor == pytest.approx(ratio, rel=0.02)
+
+
+def test_time_to_target_is_where_the_mean_loss_crosses():
+    noise = GaussianNoise(scale=SCALE)
+    (row,) = robustness(
+        QUADRATIC, noise, {"sgd": {"learning_rate": 0.02}}, sweep="noise", values=[1.0], target=0.3, steps=300
+    )
+    path = transient_law("sgd", [1.0, 2.0], noise, 0.02, x0=[1.0, 1.0], steps=300)
+    first = int(np.flatnonzero(path.loss <= 0.3)[0])
+    assert first - 1 <= row.steps_to_target <= first
+    (never,) = robustness(
+        QUADRATIC,
+        noise,
+        {"sgd": {"learning_rate": 0.02}},
+        sweep="noise",
+        values=[1.0],
+        target=1e-6,
+        steps=300,
+    )
+    assert never.steps_to_target == math.inf
+
+
+def test_an_unfinished_run_says_so():
+    rows = robustness(
+        Hidden(), GaussianNoise(scale=SCALE), {"sgd": {"learning_rate": 0.001}},
+        sweep="noise", values=[1.0], target=0.3, steps=300,
+    )  # fmt: skip
+    assert "still falls" in rows[0].note
+
+
+def test_bad_input():
+    arguments = {"target": 0.1, "steps": 10}
+    student = StudentTNoise(scale=SCALE, df=3.0, batch_size=8)
+    with pytest.raises(InputError, match="refit"):
+        robustness(QUADRATIC, student, OPTIMIZERS, sweep="batch_size", values=[16], **arguments)
+    with pytest.raises(InputError, match="Did you mean 'noise'"):
+        robustness(QUADRATIC, student, OPTIMIZERS, sweep="nois", values=[1], **arguments)
+    with pytest.raises(InputError, match="value of the sweep"):
+        robustness(QUADRATIC, student, OPTIMIZERS, sweep="noise", values=[0.0], **arguments)
+    with pytest.raises(InputError, match="Did you mean 'sgd'"):
+        robustness(QUADRATIC, student, {"sdg": {}}, sweep="noise", values=[1.0], **arguments)
