@@ -43,7 +43,7 @@ class LinearSystem:
     def stationary_mean(self) -> Array:
         """Return E y∞."""
         identity = np.eye(len(self.offset)) if self.discrete else 0.0
-        return np.linalg.solve(identity - self.matrix, self.offset)
+        return np.linalg.solve(identity - self.matrix, self.offset).astype(np.float64)
 
     def stationary_covariance(self) -> Array:
         """Return Cov y∞ from C = A C Aᵀ + Q, or A C + C Aᵀ = −Q."""

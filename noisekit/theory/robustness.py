@@ -11,7 +11,7 @@ import torch
 from noisekit.errors import InfiniteVarianceError, InputError, unknown_name
 from noisekit.noise import GaussianNoise, StudentTNoise
 from noisekit.noise.base import NoiseModel
-from noisekit.problems.base import Problem
+from noisekit.problems import Problem, Quadratic
 from noisekit.sde import SGDSDE, AdamSDE, OptimizerSDE, RMSpropSDE, SignSGDSDE, integrate
 from noisekit.theory.hyperparameters import check_hyperparameters
 from noisekit.theory.inputs import check_optimizer, check_positive
@@ -62,7 +62,7 @@ def robustness(
     comes from :func:`transient_law`; on any other problem both come from the optimizer's SDE.
 
     Args:
-        problem: a problem; one with a ``hessian`` and a loss ½xᵀHx, such as ``Quadratic``, is done by theory.
+        problem: a problem; a ``Quadratic`` is done by theory.
         noise: of the minibatch gradient.
         optimizers: name → hyper-parameters, ``learning_rate`` and those of :func:`stationary_law`.
         sweep: what varies; values: where.
@@ -135,7 +135,7 @@ def _outcome(
     """Return floor, its error, steps to the target, source and note."""
     nothing = float("nan")
     try:
-        if hasattr(problem, "hessian"):
+        if isinstance(problem, Quadratic):
             return *_by_theory(problem, noise, name, settings, run), "theory", ""
         return _by_integration(problem, noise, name, settings, run)
     except InfiniteVarianceError:
@@ -144,7 +144,7 @@ def _outcome(
 
 
 def _by_theory(
-    problem: Any, noise: NoiseModel, name: str, settings: dict[str, Any], run: _Run
+    problem: Quadratic, noise: NoiseModel, name: str, settings: dict[str, Any], run: _Run
 ) -> tuple[float, float, float]:
     rest = {key: item for key, item in settings.items() if key != "learning_rate"}
     rate, every = settings["learning_rate"], max(1, run.steps // 500)
@@ -196,7 +196,8 @@ def _sde(
         if decay:
             raise InputError("The SDE of SignSGD has no weight decay; leave weight_decay out.")
         return SignSGDSDE(gradient, noise, rate)
-    common = {"eps": hyper.eps, "weight_decay": decay, "decay": "decoupled" if name.endswith("w") else "l2"}
+    kind = "decoupled" if name.endswith("w") else "l2"
+    eps, first, second = hyper.eps, hyper.momentum, hyper.beta
     if name.startswith("rmsprop"):
-        return RMSpropSDE(gradient, noise, rate, beta=hyper.beta, **common)
-    return AdamSDE(gradient, noise, rate, betas=(hyper.momentum, hyper.beta), **common)
+        return RMSpropSDE(gradient, noise, rate, beta=second, eps=eps, weight_decay=decay, decay=kind)
+    return AdamSDE(gradient, noise, rate, betas=(first, second), eps=eps, weight_decay=decay, decay=kind)

@@ -110,7 +110,7 @@ def transient_law(
     return TransientLaw(
         hyper.optimizer,
         step,
-        hyper.learning_rate * step,
+        np.asarray(hyper.learning_rate * step, dtype=np.float64),
         np.array(means),
         np.array(variances),
         state.covariance[:d, :d],
