@@ -50,7 +50,8 @@ class Sums:
         bad = [name for name, t in self.second.items() if not bool(t.isfinite().all())]
         raise NonFiniteError(
             f"The gradient of sample {sample} of the batch is NaN or infinite{where}, in "
-            f"{', '.join(bad[-3:])}: look at that sample, lower the learning rate, or check the loss for log(0) and division by 0."
+            f"{', '.join(bad[-3:])}: look at "
+            "that sample, lower the learning rate, or check the loss for log(0) and division by 0."
         )
 
 

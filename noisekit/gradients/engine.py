@@ -32,6 +32,7 @@ class Pass:
     """Contributions times this are the per-sample gradients: N for a mean loss, 1 for a sum."""
     plan: Plan
     n_samples: int
+    reduction: Reduction = "mean"
 
 
 def underlying(model: nn.Module) -> nn.Module:
@@ -111,7 +112,7 @@ def run_pass(
         cotangents = [next(received) if leaf.requires_grad else None for leaf in leaves]
         how = _replay_engine(engine, plan)
         replay(model, standing, rest, inputs, cotangents, n, how, before, on_parameter, gradients)
-    return Pass(loss.detach(), gradients, float(n) if reduction == "mean" else 1.0, plan, n)
+    return Pass(loss.detach(), gradients, float(n) if reduction == "mean" else 1.0, plan, n, reduction)
 
 
 def _replay_engine(engine: str, plan: Plan) -> str:

@@ -16,12 +16,14 @@ from torch.utils.hooks import RemovableHandle
 from noisekit.errors import InputError
 from noisekit.gradients.batch import Batch, CallArguments, as_batch, count_samples
 from noisekit.gradients.checks import plan_for, refuse_mixing_layers
-from noisekit.gradients.collector import Collector, Sums
+from noisekit.gradients.collector import Sums
 from noisekit.gradients.compiled import EagerStance
 from noisekit.gradients.contributions import Contribution
+from noisekit.gradients.distributed import merge_step, sums_of_batch
 from noisekit.gradients.engine import check_engine, run_pass, underlying
 from noisekit.gradients.hooks import HookCapture
 from noisekit.gradients.random_state import random_state, untouched_random_state
+from noisekit.gradients.ranks import Ranks
 from noisekit.gradients.record import GradientRecord
 from noisekit.gradients.rows import Row, RowContext, join_rows
 from noisekit.gradients.schedule import Schedule, every
@@ -48,6 +50,9 @@ class GradientNoiseRecorder:
     logger); ``micro_batches`` how many backward passes the loop makes before each optimizer step: their
     samples are recorded as one batch (only the Gram matrix needs to know beforehand);
     ``moments`` accumulates mean and variance of every coordinate, which takes three times the model's memory.
+    A DistributedDataParallel model is recorded by every process: each sees its own samples, and each has the
+    record of one process on the batches of all, in rank order. The Gram matrix then needs the inputs and
+    output gradients of all layers until the optimizer steps.
     Raises InputError if the model is already attached, UnsupportedModelError if samples mix, NonFiniteError
     naming step, parameter and sample where a gradient is NaN or infinite.
 
@@ -79,6 +84,7 @@ class GradientNoiseRecorder:
         check_engine(engine)
         if schedule is not None and not callable(schedule):
             raise InputError(f"schedule is {schedule!r}: give a function of the step, such as nk.every(10).")
+        self._ranks = Ranks.of(model)
         self.model, self.loss_fn, self.optimizer = underlying(model), loss_fn, optimizer
         refuse_mixing_layers(self.model)
         self.schedule = every(10) if schedule is None else schedule
@@ -86,10 +92,11 @@ class GradientNoiseRecorder:
         self._wanted: dict[str, Any] = {
             "coordinates": coordinates,
             "sketch": sketch,
-            "gram": gram,
+            "gram": gram and self._ranks is None,
             "seed": seed,
         }
-        self._keep_moments, self._micro_batches = moments, micro_batches
+        self._keep_uses = gram and (micro_batches > 1 or self._ranks is not None)
+        self._keep_moments = moments
         self._moments: RunningMoments | None = None
         self._selection: Selection | None = None
         self._context: RowContext | None = None
@@ -145,10 +152,16 @@ class GradientNoiseRecorder:
         for inputs, targets in batches:
             self._record_batch(inputs, targets)
 
-    def observe(self, loss: Tensor) -> None:
-        """Show the recorder the loss of this step, before backward, as a mean over the samples."""
+    def observe(self, loss: Tensor, *, factor: float = 1.0, reduction: str = "mean") -> None:
+        """Show the recorder the loss of this step, before backward, as a mean over the samples.
+
+        ``factor`` is what the loss has been multiplied by already, such as the scale of a GradScaler;
+        ``reduction`` "sum" says that it is a sum over the samples, "step" that it is the share of these
+        samples in the mean over all backward passes before the optimizer step.
+        """
         if self._passes:
-            self._passes[-1].see_reduced_loss(loss)
+            self._passes[-1].reduction = reduction
+            self._passes[-1].see_reduced_loss(loss, factor)
 
     def result(self) -> GradientRecord:
         """Return what was recorded so far."""
@@ -166,9 +179,13 @@ class GradientNoiseRecorder:
             with untouched_random_state(dict(self.model.named_parameters())):
                 self._prepare(inputs)
                 assert self._selection is not None
-                collector = Collector(self._selection)
-                run = run_pass(self.model, self.loss_fn, inputs, targets, collector.add, engine=self.engine)
-            self._keep(collector.sums(run.scale, self._names()), run.loss)
+                sums, loss = sums_of_batch(
+                    self._ranks,
+                    self._keep_uses,
+                    self._selection,
+                    partial(run_pass, self.model, self.loss_fn, inputs, targets, engine=self.engine),
+                )
+            self._keep(sums, loss)
 
     @contextmanager
     def _look_away(self) -> Iterator[None]:
@@ -227,7 +244,7 @@ class GradientNoiseRecorder:
         state = random_state(tensors) if plan.replayed and plan.stochastic else []
         if not self._passes or self._passes[-1].differentiated or self._passes[-1].n_samples != n:
             self._passes.append(
-                TrainingPass(plan, self._selection, inputs, n, state, keep_uses=self._micro_batches > 1)
+                TrainingPass(plan, self._selection, inputs, n, state, keep_uses=self._keep_uses)
             )
         if self._capture is None:
             self._capture = HookCapture(model, tensors, plan.layouts, plan.hooked, self._see_parameter)
@@ -264,11 +281,17 @@ class GradientNoiseRecorder:
             if any(p.factor is None for p in seen):
                 raise InputError(
                     "The recorder did not see the loss of this step: call the loss_fn it was given in the "
-                    "loop, or call recorder.observe(loss) before backward, or recorder.record(inputs, targets)."
+                    "loop, or call recorder.observe(loss) before "
+                    "backward, or recorder.record(inputs, targets)."
                 )
             with self._look_away():
-                sums, losses = sums_of_step(self.model, seen, self._names(), gram=bool(self._wanted["gram"]))
-            self._keep(sums, losses.mean())
+                if self._ranks is None:
+                    gram = bool(self._wanted["gram"])
+                    sums, losses = sums_of_step(self.model, seen, self._names(), gram=gram)
+                    loss = losses.mean()
+                else:
+                    sums, loss = merge_step(self._ranks, self.model, seen, self._names())
+            self._keep(sums, loss)
         self._disarm()
 
     def _after_step(self, *_: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 from noisekit.errors import InputError
 from noisekit.gradients.batch import Batch, as_batch, count_samples, trainable
 from noisekit.gradients.checks import Plan, plan_for
-from noisekit.gradients.collector import Collector, to_statistics
+from noisekit.gradients.collector import to_statistics
+from noisekit.gradients.distributed import sums_of_batch
 from noisekit.gradients.engine import run_pass, underlying, weighted_pass
 from noisekit.gradients.random_state import random_state, set_random_state
+from noisekit.gradients.ranks import Ranks
 from noisekit.gradients.record import GradientStatistics, centred
 from noisekit.gradients.selection import DEFAULT_SKETCH, Selection
 
@@ -38,7 +41,8 @@ def gradient_statistics(
 
     Arguments: see per_sample_gradients. ``coordinates`` how many, drawn with ``seed``, or their flat
     positions in increasing order; ``sketch`` numbers a sample (the default is cut to the size of a smaller
-    model); 0 and ``gram=False`` leave things out at no cost.
+    model); 0 and ``gram=False`` leave things out at no cost. A DistributedDataParallel model, called by every
+    process with its own samples, gives each the statistics of all samples in rank order.
     Raises InputError for fewer than two samples, UnsupportedModelError if samples mix, NonFiniteError naming
     the sample and the parameter where a gradient is NaN or infinite.
 
@@ -48,15 +52,15 @@ def gradient_statistics(
     [[2.0, 2.0]]
     """
     inputs, targets = as_batch(inputs), as_batch(targets)
-    model = underlying(model)
-    if count_samples(inputs) < 2:
+    ranks, model = Ranks.of(model), underlying(model)
+    if count_samples(inputs) < 2 and ranks is None:
         raise InputError("The batch has one sample, and a variance needs at least two.")
     plan = plan_for(model, inputs)
     covered, coverage, uncovered = covered_parameters(model, plan)
-    selection = Selection(covered, coordinates=coordinates, sketch=sketch, gram=gram, seed=seed)
-    collector = Collector(selection)
-    run = run_pass(model, loss_fn, inputs, targets, collector.add, engine=engine)
-    sums = collector.sums(run.scale, list(covered))
+    local_gram = gram and ranks is None
+    selection = Selection(covered, coordinates=coordinates, sketch=sketch, gram=local_gram, seed=seed)
+    run = partial(run_pass, model, loss_fn, inputs, targets, engine=engine)
+    sums, _ = sums_of_batch(ranks, gram, selection, run)
     sums.check_finite("")
     return to_statistics(sums, selection, coverage, uncovered)
 

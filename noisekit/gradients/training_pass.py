@@ -41,7 +41,9 @@ class TrainingPass:
         self.collector = Collector(selection)
         self.loss: Tensor | None = None
         self.factor: Tensor | None = None
-        self.reduction = "mean"
+        self.reduction: str = "mean"
+        self.step_samples = n
+        """Samples of all passes (and processes) before the optimizer step."""
         self.gradients: dict[str, Tensor] = {}
         """Gradients of the replayed parameters in this pass."""
         self.uses: dict[str, list[Contribution]] | None = {} if keep_uses else None
@@ -64,12 +66,16 @@ class TrainingPass:
         self.reduction = reduction_of(self.plan, loss_fn, outputs, targets, self.n_samples)
         self.see_reduced_loss(loss)
 
-    def see_reduced_loss(self, loss: Tensor) -> None:
-        """Keep the loss and, once it is differentiated, the factor it was multiplied by."""
-        self.loss = loss.detach() if self.loss is None else self.loss + loss.detach()
+    def see_reduced_loss(self, loss: Tensor, factor: float = 1.0) -> None:
+        """Keep the loss and, once it is differentiated, the factor it was multiplied by.
+
+        ``factor`` is what it has been multiplied by already.
+        """
+        seen = loss.detach() / factor
+        self.loss = seen if self.loss is None else self.loss + seen
 
         def keep(grad: Tensor) -> None:
-            self.factor = grad.detach()
+            self.factor = grad.detach() * factor
 
         loss.register_hook(keep)
 
@@ -89,7 +95,8 @@ class TrainingPass:
         """What turns contributions into per-sample gradients."""
         assert self.factor is not None
         factor = self.factor.float() if self.factor.dtype in (torch.float16, torch.bfloat16) else self.factor
-        return (self.n_samples if self.reduction == "mean" else 1) / factor
+        samples = {"mean": self.n_samples, "step": self.step_samples}.get(self.reduction, 1)
+        return samples / factor
 
     def sums(self, model: nn.Module, names: Sequence[str]) -> Sums:
         """Return the sums over the samples, after replaying what the hooks do not see."""
@@ -116,12 +123,15 @@ def sums_of_step(
 
     A pass that a GradScaler found infinite and skipped is left out where a finite one follows.
     """
+    for p in passes:
+        p.step_samples = sum(each.n_samples for each in passes)
     parts = [p.sums(model, names) for p in passes]
     if len(parts) > 1:
         finite = [bool(part.squared_norms.isfinite().all()) for part in parts]
         first = finite.index(True) if True in finite else 0
         parts, passes = parts[first:], passes[first:]
-    losses = torch.stack([p.loss for p in passes if p.loss is not None])
+    shares = {"step": len(passes)}  # a share of the step's mean counts as often as there are shares
+    losses = torch.stack([p.loss * shares.get(p.reduction, 1) for p in passes if p.loss is not None])
     if len(parts) == 1:
         return parts[0], losses
     merged = merge_sums(parts)

@@ -1,0 +1,88 @@
+"""The processes that train one model together, and what they tell each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from noisekit.errors import UnsupportedModelError
+
+
+class Ranks:
+    """A group of data-parallel processes; every method is called by all of them at the same point."""
+
+    def __init__(self, group: Any = None):
+        self.group = group
+        self.size = dist.get_world_size(group)
+        self.rank = dist.get_rank(group)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Ranks | None:
+        """Return the processes behind a DistributedDataParallel ``model``; None where one works alone.
+
+        Raises UnsupportedModelError for parameters that are sharded over processes.
+        """
+        sharded = [name for name, p in model.named_parameters() if hasattr(p, "placements")]
+        if sharded:
+            raise UnsupportedModelError(
+                f"The parameters {', '.join(sharded[:3])}{' …' if len(sharded) > 3 else ''} are sharded over "
+                "processes, where no process has the gradient of one sample: use DistributedDataParallel."
+            )
+        inner: Any = model
+        while isinstance(inner, nn.Module):
+            if isinstance(inner, nn.parallel.DistributedDataParallel):
+                ranks = cls(inner.process_group)
+                return ranks if ranks.size > 1 else None
+            inner = getattr(inner, "_orig_mod", None)
+        return None
+
+    def exchange(self, value: Any) -> list[Any]:
+        """Return the small object ``value`` of every rank, in rank order; waits for the device."""
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, value, group=self.group)
+        return gathered
+
+    def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the sums over the ranks of ``tensors`` of one dtype, in one message."""
+        flat = torch.cat([t.reshape(-1) for t in tensors])
+        dist.all_reduce(flat, group=self.group)
+        parts = flat.split([t.numel() for t in tensors])
+        return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]
+
+    def concatenate(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        """Return the ``rows`` of all ranks in rank order, of which rank r has ``counts[r]``."""
+        own = padded(rows, max(counts))
+        parts = [torch.empty_like(own) for _ in counts]
+        dist.all_gather(parts, own, group=self.group)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    def collect(self, rows: Tensor, counts: Sequence[int], owner: int) -> Tensor | None:
+        """Return ``concatenate`` on the rank ``owner``, None on the others."""
+        own = padded(rows, max(counts))
+        parts = [torch.empty_like(own) for _ in counts] if self.rank == owner else None
+        dist.gather(own, parts, dst=self._global(owner), group=self.group)
+        if parts is None:
+            return None
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    def broadcast(self, values: Tensor, source: int) -> Tensor:
+        """Return ``values`` as the rank ``source`` has them; they are overwritten on the others."""
+        values = values.contiguous()
+        dist.broadcast(values, self._global(source), group=self.group)
+        return values
+
+    def _global(self, rank: int) -> int:
+        return rank if self.group is None else dist.get_global_rank(self.group, rank)
+
+
+def padded(rows: Tensor, *lengths: int) -> Tensor:
+    """Return ``rows`` with zeros behind, so that its first axes have these ``lengths``; contiguous."""
+    if tuple(rows.shape[: len(lengths)]) == lengths:
+        return rows.contiguous()
+    longer = rows.new_zeros(*lengths, *rows.shape[len(lengths) :])
+    longer[tuple(slice(n) for n in rows.shape[: len(lengths)])] = rows
+    return longer
