@@ -11,6 +11,7 @@ from noisekit.errors import InputError
 from noisekit.results.attributes import storable
 from noisekit.results.records import (
     gradient_noise_dataset,
+    minibatch_noise_dataset,
     noise_model_dataset,
     samples_dataset,
     tail_index_dataset,
@@ -36,6 +37,7 @@ def to_datatree(
     mean_gradient_error: Any = None,
     noise_fits: Mapping[int, NoiseFit] | None = None,
     tail: Mapping[str, Any] | None = None,
+    minibatch_noise: tuple[Any, NoiseFit] | None = None,
     solutions: Iterable[Solution] = (),
     laws: Mapping[str, Mapping[str, Any]] | None = None,
     comparisons: Iterable[Comparison] = (),
@@ -49,6 +51,7 @@ def to_datatree(
         them. mean_gradient_error: (step,) relative difference of mean per-sample and training gradient.
         noise_fits: a fit of the recorded coordinates for each step in the mapping.
         tail: arrays by the names of ``/tail_index`` in the schema.
+        minibatch_noise: (minibatch, coordinate) noise of minibatch gradients, and its fit.
         solutions: SDE paths and optimizer runs; ``kind`` decides the group.
         laws: for each optimizer, values by the names of ``/theory/*`` in the schema.
         comparisons: one for each optimizer.
@@ -68,7 +71,9 @@ def to_datatree(
             groups["/tail_index"] = tail_index_dataset(tail, record)
         if noise_fits is not None:
             groups["/noise_model"] = noise_model_dataset(noise_fits, record)
-    elif tail is not None or noise_fits is not None:
+        if minibatch_noise is not None:
+            groups["/minibatch_noise"] = minibatch_noise_dataset(*minibatch_noise, record)
+    elif tail is not None or noise_fits is not None or minibatch_noise is not None:
         raise InputError(
             "Fits and tail indices are stored with the record they were made from; give record too."
         )

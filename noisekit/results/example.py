@@ -33,6 +33,7 @@ def make_example_tree(seed: int = 0) -> xr.DataTree:
         "/gradient_noise/samples": _samples(step, rng),
         "/tail_index": _tail_index(step[-1:], rng),
         "/noise_model": _noise_model(step[[0, -1]], rng),
+        "/minibatch_noise": _minibatch_noise(rng),
     }
     for optimizer, (rate, start, end) in _OPTIMIZERS.items():
         mean = end + (start - end) * np.exp(-np.arange(0, 61, 2) / 25)
@@ -152,26 +153,43 @@ def _tail_index(step: Any, rng: np.random.Generator) -> xr.Dataset:
 def _noise_model(step: Any, rng: np.random.Generator) -> xr.Dataset:
     coordinates = _coordinates()
     shape = (step.size, len(coordinates["coordinate"]))
-    heavy = rng.uniform(size=shape) < 0.8
-    df = np.where(heavy, rng.uniform(2, 8, shape), np.inf)
-    p = np.where(heavy, rng.uniform(0, 1e-3, shape), rng.uniform(0.1, 1, shape))
-    upper = np.where(heavy, 1.8 * df, np.inf)
-    lower = np.where(heavy, 0.6 * df, 15.0)
-    dims = ("step", "coordinate")
     return xr.Dataset(
-        {
-            "location": (dims, rng.normal(0, 1e-3, shape)),
-            "scale": (dims, rng.lognormal(-4, 1, shape)),
-            "df": (dims, df),
-            "df_interval": ((*dims, "bound"), np.stack([lower, upper], -1)),
-            "log_likelihood": (dims, rng.normal(180, 20, shape)),
-            "p_value": (dims, p),
-            "q_value": (dims, np.minimum(1.2 * p, 1)),
-            "is_heavy_tailed": (dims, heavy.astype(np.int8)),
-            "is_set_aside": (dims, np.zeros(shape, np.int8)),
-        },
+        _fit(("step", "coordinate"), shape, 0.8, rng),
         coords={"step": step, **coordinates, "bound": ["lower", "upper"]},
     )
+
+
+def _minibatch_noise(rng: np.random.Generator) -> xr.Dataset:
+    coordinates = _coordinates()
+    n = len(coordinates["coordinate"])
+    noise = rng.standard_t(12, (180, n)) * rng.lognormal(-6, 1, n)
+    noise = (noise - noise.mean(0)).astype(np.float32)
+    return xr.Dataset(
+        {"noise": (("sample", "coordinate"), noise), **_fit(("coordinate",), (n,), 0.3, rng)},
+        coords={**coordinates, "bound": ["lower", "upper"]},
+        attrs={"batch_size": _BATCH, "n_samples": 180},
+    )
+
+
+def _fit(
+    dims: tuple[str, ...], shape: tuple[int, ...], share: float, rng: np.random.Generator
+) -> dict[str, Any]:
+    heavy = rng.uniform(size=shape) < share
+    df = np.where(heavy, rng.uniform(2, 8, shape), np.inf)
+    p = np.where(heavy, rng.uniform(0, 1e-3, shape), rng.uniform(0.1, 1, shape))
+    lower = np.where(heavy, 0.6 * df, 15.0)
+    upper = np.where(heavy, 1.8 * df, np.inf)
+    return {
+        "location": (dims, rng.normal(0, 1e-3, shape)),
+        "scale": (dims, rng.lognormal(-4, 1, shape)),
+        "df": (dims, df),
+        "df_interval": ((*dims, "bound"), np.stack([lower, upper], -1)),
+        "log_likelihood": (dims, rng.normal(180, 20, shape)),
+        "p_value": (dims, p),
+        "q_value": (dims, np.minimum(1.2 * p, 1)),
+        "is_set_aside": (dims, np.zeros(shape, np.int8)),
+        "is_heavy_tailed": (dims, heavy.astype(np.int8)),
+    }
 
 
 def _trajectory(optimizer: str, kind: str, rate: float, mean: Any, rng: np.random.Generator) -> xr.Dataset:

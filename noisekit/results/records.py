@@ -106,26 +106,37 @@ def samples_dataset(record: GradientRecord) -> xr.Dataset:
     return dataset("/gradient_noise/samples", values, {"batch_size": record.batch_size})
 
 
+_FITTED = (
+    "location",
+    "scale",
+    "df",
+    "df_interval",
+    "log_likelihood",
+    "p_value",
+    "q_value",
+    "is_heavy_tailed",
+)
+
+
 def noise_model_dataset(fits: Mapping[int, NoiseFit], record: GradientRecord) -> xr.Dataset:
     """Return the fits of the recorded coordinates; ``fits`` maps an optimizer step to the fit made there."""
     if not fits:
         raise InputError("There is no fit to store; give at least one step with its NoiseFit.")
-    names = (
-        "location",
-        "scale",
-        "df",
-        "df_interval",
-        "log_likelihood",
-        "p_value",
-        "q_value",
-        "is_heavy_tailed",
-    )
-    values: dict[str, Any] = {
-        name: np.stack([array(getattr(f, name)) for f in fits.values()]) for name in names
-    }
-    values["is_set_aside"] = np.stack([array(f.is_constant) | array(f.has_atom) for f in fits.values()])
+    columns = [_fit_values(fit) for fit in fits.values()]
+    values: dict[str, Any] = {name: np.stack([c[name] for c in columns]) for name in columns[0]}
     values |= {"step": np.array(list(fits)), "bound": BOUNDS, **_coordinates(record)}
     return dataset("/noise_model", values, {"batch_size": 1, "n_samples": record.batch_size})
+
+
+def minibatch_noise_dataset(noise: Any, fit: NoiseFit, record: GradientRecord) -> xr.Dataset:
+    """Return ``noise`` (minibatch, coordinate) at the record's coordinates with its fit."""
+    values = {"noise": array(noise), "bound": BOUNDS, **_fit_values(fit), **_coordinates(record)}
+    return dataset("/minibatch_noise", values, {"batch_size": fit.batch_size, "n_samples": fit.n_samples})
+
+
+def _fit_values(fit: NoiseFit) -> dict[str, Any]:
+    values = {name: array(getattr(fit, name)) for name in _FITTED}
+    return values | {"is_set_aside": array(fit.is_constant) | array(fit.has_atom)}
 
 
 def tail_index_dataset(tail: Mapping[str, Any], record: GradientRecord) -> xr.Dataset:

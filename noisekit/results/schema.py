@@ -84,6 +84,26 @@ _TRAJECTORY = Group(
     open_dims=("replicate", "time"),
 )
 
+
+def _fit_variables(*dims: str) -> dict[str, Variable]:
+    """Return the variables of a fit of every coordinate."""
+    return {
+        "location": Variable(dims, "location", symbol="μ"),
+        "scale": Variable(dims, "scale", symbol="s"),
+        "df": Variable(dims, "degrees of freedom (Student-t fit); inf is the Gaussian", symbol="ν"),
+        "df_interval": Variable((*dims, "bound"), "95 % interval of the degrees of freedom"),
+        "log_likelihood": Variable(dims, "log-likelihood of the fit"),
+        "p_value": Variable(dims, "p-value of the Gaussian against the Student-t", symbol="p"),
+        "q_value": Variable(dims, "p-value corrected over coordinates (Benjamini–Hochberg)", symbol="q"),
+        "is_set_aside": Variable(
+            dims, "1 where values are constant or repeat and no law is fitted", kind="int"
+        ),
+        "is_heavy_tailed": Variable(
+            dims, "1 where the Gaussian is rejected at a false-discovery rate of 5 %", kind="int"
+        ),
+    }
+
+
 GROUPS: dict[str, Group] = {
     "/training": Group(
         "The recorded training run",
@@ -201,32 +221,18 @@ GROUPS: dict[str, Group] = {
     "/noise_model": Group(
         "Gaussian or Student-t fit of each recorded coordinate of the per-sample noise",
         {"step": _STEP, "coordinate": _COORDINATE, "coordinate_block": _COORDINATE_BLOCK, "bound": _BOUND},
+        _fit_variables("step", "coordinate"),
+    ),
+    "/minibatch_noise": Group(
+        "Noise of the gradient of a minibatch where training ended, and its fit in each coordinate",
+        {"coordinate": _COORDINATE, "coordinate_block": _COORDINATE_BLOCK, "bound": _BOUND},
         {
-            "location": Variable(("step", "coordinate"), "location", symbol="μ"),
-            "scale": Variable(("step", "coordinate"), "scale", symbol="s"),
-            "df": Variable(
-                ("step", "coordinate"), "degrees of freedom (Student-t fit); inf is the Gaussian", symbol="ν"
+            "noise": Variable(
+                ("sample", "coordinate"),
+                "gradient of a minibatch minus the mean over minibatches",
+                symbol="Z",
             ),
-            "df_interval": Variable(
-                ("step", "coordinate", "bound"), "95 % interval of the degrees of freedom"
-            ),
-            "log_likelihood": Variable(("step", "coordinate"), "log-likelihood of the fit"),
-            "p_value": Variable(
-                ("step", "coordinate"), "p-value of the Gaussian against the Student-t", symbol="p"
-            ),
-            "q_value": Variable(
-                ("step", "coordinate"), "p-value corrected over coordinates (Benjamini–Hochberg)", symbol="q"
-            ),
-            "is_set_aside": Variable(
-                ("step", "coordinate"),
-                "1 where values are constant or repeat and no law is fitted",
-                kind="int",
-            ),
-            "is_heavy_tailed": Variable(
-                ("step", "coordinate"),
-                "1 where the Gaussian is rejected at a false-discovery rate of 5 %",
-                kind="int",
-            ),
+            **_fit_variables("coordinate"),
         },
     ),
     "/sde/*": _TRAJECTORY,

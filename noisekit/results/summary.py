@@ -97,26 +97,30 @@ def _tail(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
 
 
 def _fits(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
-    if "/noise_model" not in tree.groups:
-        return
-    node = tree["noise_model"]
-    if not {"df", "is_heavy_tailed"} <= set(node.variables):
-        return
-    df = node["df"][-1].values
-    heavy = node["is_heavy_tailed"][-1].values.astype(bool)
-    note = f"of {heavy.size} recorded coordinates, last step"
-    yield _row("fit", "fraction with heavy tails", heavy.mean(), batch_size=1, note=note)
-    if heavy.any():
-        low, middle, high = np.quantile(df[heavy], [0.25, 0.5, 0.75])
-        yield _row(
-            "fit",
-            "degrees of freedom (Student-t fit)",
-            middle,
-            lower=low,
-            upper=high,
-            batch_size=1,
-            note="median and quartiles over heavy-tailed coordinates",
-        )
+    for group, where in (("noise_model", "of one sample"), ("minibatch_noise", "of a minibatch")):
+        if group not in tree.children or not {"df", "is_heavy_tailed"} <= set(tree[group].variables):
+            continue
+        node = tree[group]
+        last = {"step": -1} if "step" in node.dims else {}
+        fit = node.to_dataset()[["df", "is_heavy_tailed", "p_value"]].isel(last).load()
+        df, heavy = fit["df"].values, fit["is_heavy_tailed"].values.astype(bool)
+        tested = np.isfinite(fit["p_value"].values)
+        batch = int(node.attrs.get("batch_size", 1))
+        note = f"of {tested.sum()} coordinates that have a smooth law, out of {tested.size}"
+        if tested.any():
+            share = heavy[tested].mean()
+            yield _row("fit", f"fraction with heavy tails, {where}", share, batch_size=batch, note=note)
+        if heavy.any():
+            low, middle, high = np.quantile(df[heavy], [0.25, 0.5, 0.75])
+            yield _row(
+                "fit",
+                f"degrees of freedom (Student-t fit), {where}",
+                middle,
+                lower=low,
+                upper=high,
+                batch_size=batch,
+                note="median and quartiles over heavy-tailed coordinates",
+            )
 
 
 def _theory(tree: xr.DataTree) -> Iterator[dict[str, Any]]:

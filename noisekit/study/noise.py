@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
-from noisekit.gradients import GradientRecord
 from noisekit.noise import NoiseFit, RecordNoiseScale, fit_noise, record_noise_scale, tail_index
 from noisekit.study.progress import bar
+from noisekit.study.training import TrainingRun
 
 TailEstimator = Literal["gpd", "moment", "hill"]
 FIT_STEPS = 3
@@ -28,13 +28,18 @@ class NoiseFindings:
     fits: dict[int, NoiseFit] | None
     tail: dict[str, Any] | None
     scale: RecordNoiseScale
+    minibatch: tuple[Tensor, NoiseFit] | None = None
+    """Noise of minibatch gradients where training ended, (minibatch, coordinate), and its fit."""
 
 
-def analyze_record(record: GradientRecord, *, progress: bool = False) -> NoiseFindings:
-    """Fit the noise of a record at a few steps, estimate its tails there, and its scale over all steps.
+def analyze_noise(trained: TrainingRun, *, batch_size: int, progress: bool = False) -> NoiseFindings:
+    """Fit the recorded noise at a few steps, estimate its tails there, and its scale over all steps.
 
-    Each step is fitted by itself, because a noise whose scale moves looks heavy-tailed when steps are pooled.
+    Each step is fitted by itself, because a noise whose scale moves looks heavy-tailed when steps are
+    pooled. The noise of minibatches of ``batch_size`` is fitted where training ended, on disjoint
+    minibatches.
     """
+    record = trained.record
     scale = record_noise_scale(record)
     if record.coordinate_values is None or record.batch_size < SAMPLES_NEEDED:
         return NoiseFindings(None, None, scale)
@@ -50,7 +55,22 @@ def analyze_record(record: GradientRecord, *, progress: bool = False) -> NoiseFi
             shown.update()
     tail = {name: np.stack([t[name] for t in tails]) for name in ("alpha", "alpha_interval", "k")}
     tail |= {"step": np.array(list(fits)), "block": np.array(record.block)}
-    return NoiseFindings(fits, tail | {"estimator": np.array(get_args(TailEstimator))}, scale)
+    tail |= {"estimator": np.array(get_args(TailEstimator))}
+    return NoiseFindings(fits, tail, scale, minibatch_noise(trained.final_gradients, batch_size))
+
+
+def minibatch_noise(gradients: Tensor | None, batch_size: int) -> tuple[Tensor, NoiseFit] | None:
+    """Return the noise of disjoint minibatches of per-sample gradients (sample, coordinate), and its fit.
+
+    None if there are fewer than 20 minibatches. Disjoint, because resampling a finite data set makes its
+    noise look better known than it is.
+    """
+    n = 0 if gradients is None else len(gradients) // batch_size
+    if gradients is None or n < SAMPLES_NEEDED:
+        return None
+    means = gradients[: n * batch_size].unflatten(0, (n, batch_size)).mean(1)
+    noise = means - means.mean(0)
+    return noise, fit_noise(noise, batch_size=batch_size)
 
 
 def tail_of_blocks(noise: Tensor, coordinate_block: list[str], blocks: Iterable[str]) -> dict[str, Any]:

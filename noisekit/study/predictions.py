@@ -45,7 +45,7 @@ def predict(
         rate,
         gradient=gradient,
         noise=variance,
-        sharpness=curvature,
+        sharpness=curvature if np.isfinite(curvature) else None,
         weight_decay=config.weight_decay,
         substeps=config.substeps,
         **known,

@@ -9,7 +9,7 @@ import torch
 from noisekit.problems import ModelProblem, Problem, SampledProblem
 from noisekit.results import provenance, to_datatree
 from noisekit.study.config import StudyConfig
-from noisekit.study.noise import NoiseFindings, analyze_record
+from noisekit.study.noise import NoiseFindings, analyze_noise
 from noisekit.study.parallel import torch_threads, usable_cores, workers_for
 from noisekit.study.predictions import predict
 from noisekit.study.problem import first_samples
@@ -57,7 +57,7 @@ def _study(problem: Problem, config: StudyConfig, command: str, progress: bool) 
     x = problem.x0
     if isinstance(problem, ModelProblem):
         trained = train_and_record(problem, config, progress=progress)
-        found = analyze_record(trained.record, progress=progress)
+        found = analyze_noise(trained, batch_size=config.batch_size, progress=progress)
         x = trained.x
     part = first_samples(problem, config.n_samples)
     ensembles = compare_optimizers(part, x, config, progress=progress)
@@ -70,6 +70,7 @@ def _study(problem: Problem, config: StudyConfig, command: str, progress: bool) 
         mean_gradient_error=trained.mean_gradient_error if trained else None,
         noise_fits=found.fits if found else None,
         tail=found.tail if found else None,
+        minibatch_noise=found.minibatch if found else None,
         solutions=[s for e in ensembles for s in (e.prediction, e.reference)],
         comparisons=[e.comparison for e in ensembles],
         laws={

@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisekit.errors import InputError, NonFiniteError
-from noisekit.gradients import GradientNoiseRecorder, GradientRecord, every
+from noisekit.gradients import GradientNoiseRecorder, GradientRecord, every, gradient_statistics
 from noisekit.problems import ModelProblem
 from noisekit.study.config import StudyConfig
 from noisekit.study.progress import bar
 from noisekit.study.seeds import stage_seed
+
+MOST_SAMPLES = 16_384
+CHUNK = 500
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class TrainingRun:
     """The parameters after training, (coordinate,)."""
     mean_gradient_error: Tensor
     """|mean of the per-sample gradients − training gradient| / |training gradient|, (step,), float64."""
+    final_gradients: Tensor | None
+    """Per-sample gradients at ``x`` at the recorded coordinates, (sample, coordinate)."""
 
 
 def train_and_record(problem: ModelProblem, config: StudyConfig, *, progress: bool = False) -> TrainingRun:
@@ -74,7 +79,29 @@ def train_and_record(problem: ModelProblem, config: StudyConfig, *, progress: bo
             shown.update()
     record = recorder.result()
     x = problem.flatten({name: p.detach() for name, p in trained.items()})
-    return TrainingRun(record, x, mean_gradient_error(record, gradients))
+    return TrainingRun(
+        record, x, mean_gradient_error(record, gradients), final_gradients(problem, model, record)
+    )
+
+
+def final_gradients(problem: ModelProblem, model: nn.Module, record: GradientRecord) -> Tensor | None:
+    """Return per-sample gradients of the first samples at the record's coordinates, (sample, coordinate)."""
+    if record.coordinate_index is None:
+        return None
+    n = min(problem.n_samples, MOST_SAMPLES)
+    parts = [
+        gradient_statistics(
+            model,
+            problem.loss_fn,
+            problem.inputs[start : min(start + CHUNK, n)],
+            problem.targets[start : min(start + CHUNK, n)],
+            coordinates=record.coordinate_index,
+            sketch=0,
+            gram=False,
+        ).coordinate_values
+        for start in range(0, n - 1, CHUNK)
+    ]
+    return torch.cat([part for part in parts if part is not None])
 
 
 def minibatches(n_samples: int, size: int, seed: int, device: torch.device | str) -> Iterator[Tensor]:

@@ -109,6 +109,10 @@ def test_every_name_and_axis_is_in_the_schema(record):
         mean_gradient_error=np.zeros(STEPS),
         noise_fits=fits,
         tail=tail,
+        minibatch_noise=(
+            record.coordinate_values[0],
+            nk.fit_noise(record.coordinate_values[0], batch_size=8),
+        ),
         solutions=pair,
         comparisons=[compare(*pair)],
         laws={"sgd": law},
@@ -124,6 +128,7 @@ def test_every_name_and_axis_is_in_the_schema(record):
             assert variable.attrs["long_name"] == known[name].long_name
     assert tree["theory/sgd"].attrs["where"] == "at the start"
     assert tree["noise_model/df"].shape == (2, 10)
+    assert tree["minibatch_noise"].attrs["batch_size"] == 8
     assert tree.attrs == {"Conventions": "noisekit-1", "seed": 3, "deterministic": 1, "command": ""}
     assert "\n" not in tree["training"].attrs["engine"]
 

@@ -23,7 +23,10 @@ def test_numbers_of_the_table_are_those_of_the_tree():
     assert (scale["lower"], scale["upper"]) == (low, high)
     assert scale["units"] == "samples"
     heavy = tree["noise_model/is_heavy_tailed"][-1].values.mean()
-    assert table.loc[("fraction with heavy tails", ""), "value"] == pytest.approx(heavy)
+    assert table.loc[("fraction with heavy tails, of one sample", ""), "value"] == pytest.approx(heavy)
+    heavy = tree["minibatch_noise/is_heavy_tailed"].values.mean()
+    row = table.loc[("fraction with heavy tails, of a minibatch", "")]
+    assert (row["value"], row["batch_size"]) == (pytest.approx(heavy), 64)
     gap = table.loc[("mean relative gap of loss", "sgd")]
     assert gap["value"] == float(tree["comparison/sgd/mean_relative_gap"][0])
     assert gap["note"] == "held"
