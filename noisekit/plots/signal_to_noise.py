@@ -56,7 +56,7 @@ def plot_signal_to_noise(tree: xr.DataTree, *, max_blocks: int = 4, ax: Axes | N
             ha="right", va="bottom", color=MUTED, fontsize=8,
         )  # fmt: skip
     handles, labels = ax.get_legend_handles_labels()
-    ax.legend(handles[::-1], labels[::-1], loc="best", fontsize=8)
+    ax.legend(handles[::-1], labels[::-1], loc="upper center", bbox_to_anchor=(0.45, -0.17), ncols=3)
     return ax
 
 

@@ -11,6 +11,8 @@ from noisekit.plots.blocks import largest_blocks, name_blocks
 from noisekit.plots.groups import at_step, dataset
 from noisekit.plots.style import CYCLE, MUTED, axes_or_new, themed
 
+_LARGEST = 100.0
+
 
 @themed
 def plot_tail_index(
@@ -23,7 +25,7 @@ def plot_tail_index(
 ) -> Axes:
     """Draw the extreme-value tail index α of each block with its 95 % interval.
 
-    An interval that leaves the axis has no end that matters there: its tail is too light to be measured.
+    An estimate or an interval that leaves the axis on the right speaks of a tail too light to be measured.
 
     tree: result tree with ``/tail_index``
     step: which recorded step (default: the last); estimators: which ones (default: all)
@@ -37,13 +39,14 @@ def plot_tail_index(
         raise InputError(
             f"No estimator {', '.join(estimators or [])} in the tree; it has {', '.join(known)}."
         )
-    finite = np.isfinite(data["alpha"].transpose("block", "estimator").values).any(axis=1)
-    shown = largest_blocks(tree, data["block"].values.astype(str), max_blocks, finite)
+    known_blocks = (data["alpha"].transpose("block", "estimator").values > 0).any(axis=1)
+    shown = largest_blocks(tree, data["block"].values.astype(str), max_blocks, known_blocks)
     if not shown.size:
         raise InputError("No tail index could be estimated in any block; record more samples or coordinates.")
     ax = axes_or_new(ax)
     position = np.arange(shown.size)
     ends = [1.5, 6.0]
+    beyond = []
     for i, name in enumerate(wanted):
         alpha = data["alpha"].sel(estimator=name).values[shown].astype(float)
         offset = position + 0.22 * (i - (len(wanted) - 1) / 2)
@@ -53,13 +56,18 @@ def plot_tail_index(
             low = np.where(interval[:, 0] > 0, interval[:, 0], 1e-3)
             high = np.where(np.isnan(interval[:, 1]), alpha, np.minimum(interval[:, 1], 1e6))
             ax.hlines(offset, low, high, color=colour, alpha=0.55, linewidth=2)
-            ends += [*np.maximum(low, alpha / 4), *np.minimum(high, 4 * alpha)]
+            finite = np.isfinite(alpha)
+            ends += [*np.maximum(low, alpha / 4)[finite], *np.minimum(high, 4 * alpha)[finite]]
         ax.plot(alpha, offset, "o", color=colour, label=name)
         ends += list(alpha)
+        beyond.append((alpha, offset, colour))
     ax.axvline(2.0, color=MUTED, linestyle=":", linewidth=1.2)
     ends = [end for end in ends if np.isfinite(end)]
-    left, right = 0.85 * min(ends), 1.15 * max(ends)
-    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 50, 100, 500, 1000) if left <= t <= right]
+    left, right = max(0.1, 0.85 * min(ends)), min(_LARGEST, 1.15 * max(ends))
+    for alpha, offset, colour in beyond:
+        outside = alpha > right
+        ax.plot(np.full(outside.sum(), right), offset[outside], ">", color=colour, clip_on=False)
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if left <= t <= right]
     ax.set(
         xscale="log",
         xlim=(left, right),
@@ -68,7 +76,7 @@ def plot_tail_index(
     )
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.minorticks_off()
-    name_blocks(ax, data["block"].values[shown], finite.size)
+    name_blocks(ax, data["block"].values[shown], known_blocks.size)
     if len(wanted) > 1:
         ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.17), ncols=4)
     return ax

@@ -172,3 +172,20 @@ def test_noise_scale_without_upper_end_is_drawn_to_the_top():
     assert np.isfinite(ax.get_ylim()).all()
     top = ax.collections[0].get_paths()[0].vertices[:, 1].max()
     assert top == pytest.approx(ax.get_ylim()[1])
+
+
+def test_a_tail_too_light_to_measure_points_out_of_the_axis():
+    alpha = np.array([3.0, np.inf, 5.0]).reshape(1, 3, 1)
+    interval = np.stack([0.5 * np.minimum(alpha, 20), np.where(alpha > 4, np.inf, 2 * alpha)], axis=-1)
+    data = xr.Dataset(
+        {
+            "alpha": (("step", "block", "estimator"), alpha),
+            "alpha_interval": (("step", "block", "estimator", "bound"), interval),
+        },
+        {"step": [0], "block": ["a", "b", "c"], "estimator": ["gpd"], "bound": ["lower", "upper"]},
+    )
+    ax = plots.plot_tail_index(xr.DataTree.from_dict({"/tail_index": data}), ax=blank_axes())
+    arrow = next(line for line in ax.lines if line.get_marker() == ">")
+    assert arrow.get_xdata() == pytest.approx([ax.get_xlim()[1]])
+    assert list(arrow.get_ydata()) == [1.0]
+    assert 5 < ax.get_xlim()[1] <= 100

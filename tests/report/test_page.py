@@ -138,8 +138,9 @@ def test_no_number_has_many_digits(page):
     ],
 )
 def test_the_page_opens_without_a_group(group, quick):
-    tree = make_example_tree()
-    tree = without(tree, group)
+    tree = without(make_example_tree(), group)
+    if group != "gradient_noise/samples":
+        tree = without(tree, "gradient_noise/samples")  # to save time
     reader = Reader(render_report(tree))
     assert "Where this comes from" in reader.text
     assert "could not be drawn" not in reader.text
@@ -265,7 +266,7 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(page, tmp_path, wid
     assert scroll <= client
 
 
-def test_a_file_opened_lazily_gives_the_same_page(tmp_path, page):
+def test_a_file_opened_lazily_gives_the_same_page(tmp_path, page, quick):
     with open_tree(save_tree(make_example_tree(), tmp_path / "a.nc")) as tree:
         lazy = Reader(render_report(tree))
     assert lazy.text == Reader(page).text
