@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FEWEST_SAMPLES = 20
+_FEWEST_FOR_LAWS = 16
 _MOST_POOLED = 1_000_000
 _NAN2 = (math.nan, math.nan)
 
@@ -226,6 +227,11 @@ def _warnings(record: GradientRecord, fit: NoiseFit | None) -> tuple[str, ...]:
     if record.coverage < 1:
         found.append(
             f"{1 - record.coverage:.0%} of the parameters are not covered: {', '.join(record.uncovered)}."
+        )
+    if record.coordinate_values is not None and record.batch_size < _FEWEST_FOR_LAWS:
+        found.append(
+            f"{record.batch_size} samples a step: taking out their centre bends the law (at 8 samples, "
+            "8 % of Gaussian coordinates are called heavy-tailed); record batches of 16 or more."
         )
     if len(record.step) < 8:
         found.append(f"{len(record.step)} recorded steps give no interval over time; record at least 8.")

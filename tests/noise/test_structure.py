@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 import torch
 from scipy import stats
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from noisekit.errors import InputError
 from noisekit.noise import StudentTNoise, gradient_dependence, hessian_alignment, noise_drift, skewness
 from noisekit.noise.hessian_products import hessian_vector_product, top_curvature
+from noisekit.noise.trend import fit_line
 from noisekit.problems.linear_regression import LinearRegression
 from noisekit.problems.network import ModelProblem
 
@@ -54,6 +56,21 @@ def test_dependence_admits_what_it_cannot_know():
     assert math.isnan(gradient_dependence(torch.ones(4), torch.ones(4)).slope)
     with pytest.raises(InputError, match="both are"):
         gradient_dependence(torch.ones(4), torch.ones(5))
+
+
+@pytest.mark.parametrize("n", [10, 57])
+def test_line_and_its_error_equal_statsmodels(n):
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal(n)
+    y = 2 + 0.3 * x + np.cumsum(generator.standard_normal(n))
+    found = fit_line(x, y)
+    lags = math.ceil(1.3 * math.sqrt(n)) - 1
+    options = {"maxlags": lags, "use_correction": True}
+    expected = sm.OLS(y, sm.add_constant(x)).fit(cov_type="HAC", cov_kwds=options)
+    assert found.slope == pytest.approx(expected.params[1], rel=1e-9)
+    assert found.error == pytest.approx(expected.bse[1], rel=1e-9)
+    half = (found.interval[1] - found.interval[0]) / 2
+    assert 2.3 < half / found.error < 3.5
 
 
 def test_drift_finds_the_factor():
