@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import tyro
 
@@ -25,7 +26,7 @@ class Export(Command):
 
     def run(self) -> int:
         from noisekit.errors import unknown_name
-        from noisekit.results.export import FORMATS, export_tree
+        from noisekit.results.export import FORMATS, Format, export_tree
         from noisekit.results.io import open_tree
 
         if self.to not in FORMATS:
@@ -33,7 +34,7 @@ class Export(Command):
         suffix = FORMATS[self.to] or f"-{self.to}"
         output = self.output or self.file.with_name(self.file.stem + suffix)
         with open_tree(self.file) as tree:
-            written = export_tree(tree, output, self.to, overwrite=self.overwrite)
+            written = export_tree(tree, output, cast(Format, self.to), overwrite=self.overwrite)
         if self.json:
             print_json({"output": str(written), "format": self.to})
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Union
+from typing import Annotated, Union, cast
 
 import tyro
 
@@ -36,14 +36,12 @@ def parse(arguments: Sequence[str]) -> Command:
     if list(arguments) == ["--version"]:
         print(f"noisekit {noisekit.__version__}")
         raise SystemExit(0)
-    union = Union[  # noqa: UP007 - built from a table
-        tuple(
-            Annotated[command, tyro.conf.subcommand(name, prefix_name=False)]
-            for name, command in COMMANDS.items()
-        )
-    ]
+    choices = tuple(
+        Annotated[command, tyro.conf.subcommand(name, prefix_name=False)]
+        for name, command in COMMANDS.items()
+    )
     return tyro.cli(
-        union,
+        cast("type[Command]", Union.__getitem__(choices)),
         prog="noisekit",
         description=DESCRIPTION,
         args=list(arguments) or ["--help"],

@@ -259,9 +259,9 @@ def _comparison(sde: xr.Dataset, runs: xr.Dataset) -> xr.Dataset:
     means = prediction.mean("replicate"), reference.mean("replicate")
     stds = prediction.std("replicate", ddof=1), reference.std("replicate", ddof=1)
     gap = means[0] - means[1]
-    error = np.sqrt((stds[0] ** 2 + stds[1] ** 2) / prediction.sizes["replicate"])
+    error = ((stds[0] ** 2 + stds[1] ** 2) / prediction.sizes["replicate"]) ** 0.5
     relative = gap / abs(means[1])
-    series = {
+    series: dict[str, xr.DataArray] = {
         "prediction_mean": means[0],
         "prediction_std": stds[0],
         "reference_mean": means[1],

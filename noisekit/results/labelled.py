@@ -36,7 +36,8 @@ def dataset(path: str, values: Mapping[str, Any], attributes: Mapping[str, Any] 
     group = find_group(path)
     if group is None:
         raise InputError(f"The schema has no group {path}.")
-    coordinates, variables = {}, {}
+    coordinates: dict[str, Any] = {}
+    variables: dict[str, Any] = {}
     for name, value in values.items():
         if value is None:
             continue

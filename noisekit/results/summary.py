@@ -35,7 +35,7 @@ def _row(topic: str, quantity: str, value: Any, **rest: Any) -> dict[str, Any]:
 def _training(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
     if "/training" not in tree.groups:
         return
-    node = tree["training"]
+    node = tree["training"].to_dataset()
     batch = node.attrs.get("batch_size", pd.NA)
     if "loss" in node and node.sizes.get("step", 0):
         step = int(node["step"][-1])
@@ -47,14 +47,15 @@ def _training(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
 def _noise(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
     if "/gradient_noise" not in tree.groups:
         return
-    node = tree["gradient_noise"]
+    node = tree["gradient_noise"].to_dataset()
     batch = node.attrs.get("batch_size", pd.NA)
     if "trace" in node:
         yield _row(
             "noise", "trace of the covariance", node["trace"][-1].sum(), batch_size=1, note="last step"
         )
     if "total_noise_scale" in node:
-        low, high = node.get("total_noise_scale_interval", xr.DataArray([[np.nan] * 2]))[-1].values
+        known = "total_noise_scale_interval" in node
+        low, high = node["total_noise_scale_interval"][-1].values if known else (np.nan, np.nan)
         yield _row(
             "noise",
             "gradient noise scale",
@@ -138,8 +139,9 @@ def _comparison(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
         if not {"mean_relative_gap", "observable"} <= set(node.variables):
             continue
         batch = tree.attrs.get("batch_size", pd.NA)
-        for observable in node["observable"].values:
-            at = node.to_dataset().sel(observable=observable).load()
+        data = node.to_dataset()
+        for observable in data["observable"].values:
+            at = data.sel(observable=observable).load()
             gap = float(at["mean_relative_gap"])
             error = float(at["mean_standard_error"]) if "mean_standard_error" in at else np.nan
             yield _row(

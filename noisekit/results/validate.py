@@ -54,4 +54,4 @@ def require_group(tree: xr.DataTree, path: str) -> xr.DataTree:
     present = {node.path for node in tree.subtree if node.path != "/"}
     if path not in present:
         raise FileFormatError(str(unknown_name("group", path, present)))
-    return tree[path]
+    return next(node for node in tree.subtree if node.path == path)
