@@ -10,9 +10,9 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from noisekit.errors import InputError
+from noisekit.noise.fisher_scoring import KAPPA_BOUND, KAPPA_LARGEST
 from noisekit.noise.samples import as_samples, constant_coordinates
 from noisekit.noise.student_t import StudentTNoise
-from noisekit.noise.student_t_fit import KAPPA_BOUND, KAPPA_LARGEST
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Accuracy and speed of the noise fits and the tail index, on simulated truth.
 
     python scripts/benchmarks/noise.py             # every table, about six minutes on one core
-    python scripts/benchmarks/noise.py fit speed   # some of: fit interval select traps tail stable joint speed
+    python scripts/benchmarks/noise.py fit speed   # some: fit interval select traps tail stable joint speed
 
 Every table names its sample sizes. Times are CPU times of one thread; scipy's loop runs on a few coordinates,
 alternating with noisekit, and is scaled up.
@@ -94,7 +94,7 @@ def trap_table() -> None:
 
 
 def tail_table() -> None:
-    print("\nTail index of Student-t samples: median α, coverage of its 95 % interval (400 coordinates)")
+    print("\nTail index of Student-t samples: median α, coverage of its 95 % interval")
     estimators = ("gpd", "moment", "hill")
     for n in (1000, 10_000, 100_000):
         d = 400 if n <= 10_000 else 60
@@ -106,7 +106,7 @@ def tail_table() -> None:
         for df in (1.0, 2.0, 3.0, 5.0, 10.0, np.inf):
             generator = np.random.default_rng(7)
             x = generator.standard_t(df, (n, d)) if np.isfinite(df) else generator.standard_normal((n, d))
-            print(f"  {df:6}" + "".join(_tail_cell(x, df, e) for e in estimators))
+            print(f"  df {df:<20}" + "".join(_tail_cell(x, df, e) for e in estimators))
 
 
 def stable_table() -> None:
@@ -151,7 +151,7 @@ def joint_table() -> None:
 
 
 def plain_em_iterations(x: Array, df: float, target: float) -> int:
-    """Return how many steps of EM with the scatter divided by n come within 1e-5 n of the target, df given."""
+    """Return how many steps of EM with the scatter divided by n get within 1e-5 n of the target, df given."""
     n, d = x.shape
     location, scatter = np.median(x, axis=0), np.cov(x.T)
     for step in range(1, 1000):
