@@ -41,7 +41,7 @@ def participation_over_steps(
     if len(known) < 4:
         return ParticipationRatio(value, (math.nan, math.nan))
     n = len(known)
-    half = float(stdtrit(n - 1, 0.975) * known.std() / math.sqrt(n))
+    half = float(stdtrit(n - 1, 0.975)) * float(known.std()) / math.sqrt(n)
     low, high = float(known.mean()) - half, float(known.mean()) + half
     return ParticipationRatio(value, (1 / high, 1 / low if low > 0 else math.inf))
 

@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisekit.errors import InputError
 from noisekit.noise import GaussianNoise, MinibatchNoise
 from noisekit.noise import minibatch as minibatch_module
 from noisekit.problems.linear_regression import LinearRegression
+from noisekit.problems.network import ModelProblem
 
 N, D, B = 40, 3, 4
 
@@ -139,6 +140,21 @@ def test_moments_are_kept_until_x_changes():
     with torch.inference_mode():
         fresh = two_points()
         torch.testing.assert_close(noise.variance(fresh), before)
+
+
+def test_noise_of_a_network_has_the_covariance_of_its_per_sample_gradients():
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    inputs = torch.randn(20, 3, generator=generator, dtype=torch.float64)
+    problem = ModelProblem(model, nn.CrossEntropyLoss(), inputs, torch.randint(2, (20,), generator=generator))
+    x = torch.randn(2, problem.n_parameters, generator=generator, dtype=torch.float64)
+    rows = problem.per_sample_gradients(x)
+    for replacement, factor in ((True, 1 / B), (False, (20 - B) / 19 / B)):
+        noise = MinibatchNoise(problem, B, replacement=replacement)
+        for row in range(2):
+            expected = factor * torch.cov(rows[row].T, correction=0)
+            torch.testing.assert_close(noise.covariance(x)[row], expected)
+            torch.testing.assert_close(noise.variance(x)[row], expected.diagonal())
 
 
 def test_rescaling_is_exact():
