@@ -107,7 +107,7 @@ def simulate_optimizer(
                     gradient = _detached(problem.minibatch_gradient, x, index)  # type: ignore[attr-defined]
                 param.grad = gradient
                 optimizer.step()
-                trajectory.mark_diverged(everything, x, step + 1)
+                trajectory.count_finite(everything, x)
                 if step + 1 in number:
                     entry = optimizer.state[param]
                     state = {"x": x} | {name: read_entry(entry, name, x) for name in names}
@@ -124,7 +124,7 @@ def simulate_optimizer(
         time=step_axis.double() * rates[0],
         state=trajectory.states,
         observables=trajectory.observables,
-        diverged=trajectory.diverged,
+        diverged=trajectory.diverged(),
         learning_rate=rates[0],
         seed=seed,
         settings={

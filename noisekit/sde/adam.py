@@ -124,22 +124,23 @@ class AdamSDE(PreconditionedSDE):
         x, m, v, u = state["x"], state["m"], state["v"], at.factor
         part = 1 - self.beta1
         gradient = self.decayed_gradient(x)
-        second = self.second_moment(x, gradient)
-        noisy = self.noisy(x, gradient, at.normals)
+        second = self.second_moment(x, gradient, out=at.buffer("second", x))
+        noisy = self.noisy(x, gradient, at)
         if self.fused:
-            advance_square_average(v, second, noisy, self.one_minus_beta2, at.substeps)
+            advance_square_average(v, second, noisy, self.one_minus_beta2, at)
             age = at.position + 1 / at.substeps + at.lead
         else:
             age = at.position + 1
         ratio, root = self._corrections(at.position + 1, age)
-        divisor = v.sqrt().add_(self.eps * root)
+        divisor = torch.sqrt(v, out=at.buffer("work", v)).add_(self.eps * root)
         if not self.fused:
             v.lerp_(second, self.one_minus_beta2 / at.substeps)
         # ∇f dt + √(η dt) ζ, over dt.
         move = torch.lerp(gradient, noisy, math.sqrt(at.substeps), out=noisy)
         direction = m
         if self.variant != "malladi":
-            direction = torch.lerp(m, move if self.variant == "consistent" else gradient, part)
+            ahead = move if self.variant == "consistent" else gradient
+            direction = torch.lerp(m, ahead, part, out=second)
         if self.decoupled:
             x.mul_(1 - u * self.decoupled * at.dt)
         x.addcdiv_(direction, divisor, value=-u * ratio * at.dt)

@@ -45,6 +45,10 @@ class Substep:
         """√(η dt), the size of the noise of the piece."""
         return self.learning_rate / math.sqrt(self.substeps)
 
+    def buffer(self, name: str, like: Tensor) -> Tensor:
+        """Return an uninitialised tensor shaped as ``like``: fresh memory in every step would cost more."""
+        return self.draws.workspace.take(name, like.shape, like)
+
     @property
     def position(self) -> float:
         """t/η at the start of the piece."""
@@ -127,16 +131,16 @@ class OptimizerSDE(ABC):
         return 1.0 if self.schedule is None else schedule_factor(self.schedule, step)
 
     def variance(self, x: Tensor) -> Tensor:
-        """Return diag Σ(x), at least 1e-30 so that V is not 0; (coordinate,) where it does not move with x."""
+        """Return diag Σ(x), 1e-30 at least so that V is not 0; (coordinate,) where it is constant."""
         known = self._constants(x)[1]
         return self.noise.variance(x).clamp(min=1e-30) if known is None else known
 
-    def noisy(self, x: Tensor, gradient: Tensor, z: Tensor) -> Tensor:
-        """Return g + Σ(x)^{1/2} z as a tensor of its own."""
-        scale = self._constants(x)[0]
+    def noisy(self, x: Tensor, gradient: Tensor, at: Substep) -> Tensor:
+        """Return ∇f + Σ(x)^{1/2} z in a buffer."""
+        scale, out = self._constants(x)[0], at.buffer("noisy", x)
         if scale is None:
-            return gradient + self.noise.sqrt_covariance_product(x, z)
-        return torch.addcmul(gradient, z, scale)
+            return torch.add(gradient, self.noise.sqrt_covariance_product(x, at.normals), out=out)
+        return torch.addcmul(gradient, at.normals, scale, out=out)
 
     def _constants(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Return σ (if Σ is diagonal) and diag Σ of a noise that is the same everywhere, worked out once."""

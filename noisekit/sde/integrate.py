@@ -112,7 +112,7 @@ def integrate(
         time=step.double() * sde.learning_rate,
         state=trajectory.states,
         observables=trajectory.observables,
-        diverged=trajectory.diverged,
+        diverged=trajectory.diverged(),
         learning_rate=sde.learning_rate,
         seed=seed,
         substeps=substeps,
@@ -162,7 +162,7 @@ class _Runner:
                 for index in range(substeps):
                     at = Substep(step, index, substeps, eta, factor, self.lead, normals[index], chunk.draws)
                     self.solver.step(self.sde, chunk.state, at)
-                self.trajectory.mark_diverged(chunk.rows, chunk.state["x"], step + 1)
+                self.trajectory.count_finite(chunk.rows, chunk.state["x"])
 
     def save(self, chunk: _Chunk, index: int) -> None:
         self.trajectory.save_rows(index, chunk.rows, chunk.state)

@@ -63,12 +63,12 @@ class PreconditionedSDE(OptimizerSDE):
         gradient = self.gradient(x)
         return gradient.add(x, alpha=self.weight_decay) if self.decay == "l2" else gradient
 
-    def second_moment(self, x: Tensor, gradient: Tensor) -> Tensor:
+    def second_moment(self, x: Tensor, gradient: Tensor, out: Tensor | None = None) -> Tensor:
         """Return what V tends to: (∇f)² + diag Σ, or diag Σ alone in the variant of Malladi et al."""
         variance = self.variance(x)
         if self.variant == "malladi":
             return variance.expand_as(x)
-        return torch.addcmul(variance, gradient, gradient)
+        return torch.addcmul(variance, gradient, gradient, out=out)
 
     def lead(self, substeps: int) -> float:
         """Return by what part of a step V(t) runs ahead of v_k at t = ηk when it starts from nothing.

@@ -96,13 +96,13 @@ class RMSpropSDE(PreconditionedSDE):
         if self.order == 2:
             return super().euler_step(state, at)
         gradient = self.decayed_gradient(x)
-        second = self.second_moment(x, gradient)
-        noisy = self.noisy(x, gradient, at.normals)
+        second = self.second_moment(x, gradient, out=at.buffer("second", x))
+        noisy = self.noisy(x, gradient, at)
         if self.fused:
-            advance_square_average(v, second, noisy, self.one_minus_beta2, at.substeps)
-            divisor = v.sqrt().add_(self.eps)
+            advance_square_average(v, second, noisy, self.one_minus_beta2, at)
+            divisor = torch.sqrt(v, out=at.buffer("work", v)).add_(self.eps)
         else:
-            divisor = v.sqrt().add_(self.eps)
+            divisor = torch.sqrt(v, out=at.buffer("work", v)).add_(self.eps)
             v.lerp_(second, self.one_minus_beta2 / at.substeps)
         # ∇f dt + √(η dt) ζ, over dt.
         move = torch.lerp(gradient, noisy, math.sqrt(at.substeps), out=noisy)

@@ -50,7 +50,7 @@ class SignSGDSDE(OptimizerSDE):
     def _sign_noise(self, x: Tensor, gradient: Tensor, mean: Tensor, at: Substep) -> Tensor:
         """Return a draw with mean 0 and covariance Cov(sign g)."""
         if self.noise.independent:
-            return deviation_of_signs(mean).mul_(at.normals)
+            return deviation_of_signs(mean, at).mul_(at.normals)
         if is_normal(self.noise):
             draw = self.noise.sqrt_covariance_product(x, at.normals)
         else:
@@ -69,12 +69,13 @@ class SignSGDSDE(OptimizerSDE):
         gradient = self.gradient(x)
         mean = self.noise.expected_sign(x, gradient)
         if self.noise.independent:
-            x.addcmul_(deviation_of_signs(mean), at.normals, value=-u * at.noise_step)
+            x.addcmul_(deviation_of_signs(mean, at), at.normals, value=-u * at.noise_step)
         else:
             x.sub_(self._sign_noise(x, gradient, mean, at), alpha=u * at.noise_step)
         x.sub_(mean, alpha=u * at.dt)
 
 
-def deviation_of_signs(mean: Tensor) -> Tensor:
-    """Return √(1 − E²), the standard deviation of a sign with mean E."""
-    return torch.addcmul(mean.new_ones(()), mean, mean, value=-1).clamp_(min=0).sqrt_()
+def deviation_of_signs(mean: Tensor, at: Substep) -> Tensor:
+    """Return √(1 − E²), the standard deviation of a sign with mean E, in a buffer."""
+    out = at.buffer("deviation", mean)
+    return torch.addcmul(mean.new_ones(()), mean, mean, value=-1, out=out).clamp_(min=0).sqrt_()

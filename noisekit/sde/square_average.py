@@ -7,11 +7,13 @@ import math
 import torch
 from torch import Tensor
 
+from noisekit.sde.base import Substep
+
 
 def advance_square_average(
-    v: Tensor, second_moment: Tensor, noisy_gradient: Tensor, one_minus_beta: float, substeps: int
+    v: Tensor, second_moment: Tensor, noisy_gradient: Tensor, one_minus_beta: float, at: Substep
 ) -> None:
-    """Advance V in place over dt = η/substeps, with the noise of g² in it.
+    """Advance V in place over dt = η/substeps, with the noise of g² in it; S is overwritten.
 
     dV = ρ(S − V) dt + ρ√(η dt)(Q − S), S = (∇f)² + diag Σ, Q = (∇f + ζ)² with ∇f + ζ the noisy gradient,
     E Q = S, 1 − β = ηρ.
@@ -19,13 +21,14 @@ def advance_square_average(
     it is positive whatever Q is, and where aS ≪ D it is D + a(Q − S). One substep a step is V ← βV + (1 −
     β)Q, the optimizer's own.
     """
-    if substeps == 1:
+    if at.substeps == 1:
         v.mul_(1 - one_minus_beta).addcmul_(noisy_gradient, noisy_gradient, value=one_minus_beta)
         return
-    a = one_minus_beta / math.sqrt(substeps)
-    v.lerp_(second_moment, one_minus_beta / substeps)
-    damped = torch.add(v, second_moment, alpha=a)
-    v.mul_(torch.addcmul(v, noisy_gradient, noisy_gradient, value=a).div_(damped))
+    a = one_minus_beta / math.sqrt(at.substeps)
+    v.lerp_(second_moment, one_minus_beta / at.substeps)
+    damped = torch.add(v, second_moment, alpha=a, out=second_moment)
+    grown = torch.addcmul(v, noisy_gradient, noisy_gradient, value=a, out=at.buffer("work", v))
+    v.mul_(grown.div_(damped))
 
 
 def square_noise(

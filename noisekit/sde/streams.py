@@ -11,6 +11,7 @@ from torch import Tensor
 
 _MASK32 = 2**32 - 1
 _MASK64 = 2**64 - 1
+_SMALLEST = {torch.float32: 33, torch.float64: 65}
 
 PURPOSES = {"brownian": 0, "sample": 1, "minibatch": 2}
 """What a stream is for, so that no two uses share one."""
@@ -43,15 +44,15 @@ class Workspace(threading.local):
     """Buffers that all chunks of a run reuse, one set a thread."""
 
     def __init__(self) -> None:
-        self._buffers: dict[str, Tensor] = {}
+        self._buffers: dict[tuple[str, tuple[int, ...], torch.dtype], Tensor] = {}
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Return an uninitialised tensor of ``shape``, valid until the name is taken again."""
-        size = math.prod(shape)
-        held = self._buffers.get(name)
-        if held is None or held.numel() < size or held.dtype != like.dtype:
-            held = self._buffers[name] = like.new_empty(size)
-        return held[:size].view(shape)
+        """Return an uninitialised tensor of ``shape``, valid until name and shape are taken again."""
+        key = (name, shape, like.dtype)
+        held = self._buffers.get(key)
+        if held is None:
+            held = self._buffers[key] = like.new_empty(shape)
+        return held
 
 
 class NormalSource:
@@ -67,6 +68,7 @@ class NormalSource:
         self.on_cpu = like.device.type == "cpu"
         self.bits = np.random.SFC64(0)
         self.generator = torch.Generator(device=like.device)
+        self.smallest = {kind: torch.tensor(2.0**-power, dtype=kind) for kind, power in _SMALLEST.items()}
 
     def start(self, seed: int, step: int, block: int) -> None:
         """Begin the stream of (seed, step, block)."""
@@ -104,7 +106,7 @@ class NormalSource:
         radius, angle = out[:half], out[half:]
         # u = |word| 2^{1−bits} + 2^{−1−bits} in (0, 1]: fine where u is small, never 0.
         radius.copy_(words[:half]).abs_()
-        torch.add(out.new_tensor(2.0 ** (-1 - n_bits)), radius, alpha=2.0 ** (1 - n_bits), out=radius)
+        torch.add(self.smallest[out.dtype], radius, alpha=2.0 ** (1 - n_bits), out=radius)
         radius.log_().mul_(-2).sqrt_()
         angle.copy_(words[half:]).mul_(2 * math.pi * 2.0**-n_bits)
         cosine = torch.cos(angle, out=self.workspace.take("cosine", (half,), out))

@@ -46,7 +46,8 @@ class Trajectory:
             name: value.new_empty(replicates, n, dimension) for name, value in state.items() if keep_state
         }
         self.observables = {name: x.new_empty(replicates, n) for name in observables}
-        self.diverged = torch.full((replicates,), -1, dtype=torch.int64, device=x.device)
+        self.finite_steps = torch.zeros(replicates, dtype=torch.int64, device=x.device)
+        self._ones = x.new_ones(dimension)
         self.quantiles = x.new_tensor(quantiles)
         self.statistics: dict[str, Tensor] = {}
         if not keep_state:
@@ -84,12 +85,16 @@ class Trajectory:
         if "x_quantile" in self.statistics:
             self.statistics["x_quantile"][:, index] = quantiles_over_rows(x, self.quantiles)
 
-    def mark_diverged(self, rows: slice, x: Tensor, step: int) -> None:
-        """Note ``step`` for the replicates that are not finite for the first time."""
+    def count_finite(self, rows: slice, x: Tensor) -> None:
+        """Count one more step for the replicates that are finite after it."""
         # A sum is finite only if every term is, up to overflow, which is a divergence as well.
-        bad = ~x.sum(dim=1).isfinite()
-        known = self.diverged[rows]
-        known.copy_(torch.where(bad & (known < 0), step, known))
+        total = torch.mv(x, self._ones)
+        self.finite_steps[rows] += (total - total) == 0
+
+    def diverged(self) -> Tensor:
+        """Return the first bad step of each replicate, -1 where there is none; infinite states stay so."""
+        first = self.steps[0] + 1 + self.finite_steps
+        return torch.where(first > self.steps[-1], -1, first)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Return everything recorded so far, for a checkpoint."""
@@ -97,7 +102,7 @@ class Trajectory:
             "states": self.states,
             "observables": self.observables,
             "statistics": self.statistics,
-            "diverged": {"": self.diverged},
+            "finite_steps": {"": self.finite_steps},
         }
 
     def load(self, saved: dict[str, dict[str, Tensor]]) -> None:
