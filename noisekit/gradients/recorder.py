@@ -52,7 +52,8 @@ class GradientNoiseRecorder:
     ``moments`` accumulates mean and variance of every coordinate, which takes three times the model's memory.
     A DistributedDataParallel model is recorded by every process: each sees its own samples, and each has the
     record of one process on the batches of all, in rank order. The Gram matrix then needs the inputs and
-    output gradients of all layers until the optimizer steps.
+    output gradients of all layers until the optimizer steps. ``ranks`` says which processes train together
+    where ``model`` is a module inside the one that is wrapped.
     Raises InputError if the model is already attached, UnsupportedModelError if samples mix, NonFiniteError
     naming step, parameter and sample where a gradient is NaN or infinite.
 
@@ -80,11 +81,12 @@ class GradientNoiseRecorder:
         moments: bool = True,
         micro_batches: int = 1,
         on_record: Callable[[dict[str, float]], None] | None = None,
+        ranks: Ranks | None = None,
     ):
         check_engine(engine)
         if schedule is not None and not callable(schedule):
             raise InputError(f"schedule is {schedule!r}: give a function of the step, such as nk.every(10).")
-        self._ranks = Ranks.of(model)
+        self._ranks = ranks or Ranks.of(model)
         self.model, self.loss_fn, self.optimizer = underlying(model), loss_fn, optimizer
         refuse_mixing_layers(self.model)
         self.schedule = every(10) if schedule is None else schedule
@@ -115,18 +117,26 @@ class GradientNoiseRecorder:
         """The optimizer step that comes next."""
 
     def __enter__(self) -> GradientNoiseRecorder:
-        if self.model in _ATTACHED:
-            raise InputError("A recorder is already attached to this model: leave its `with` block first.")
-        _ATTACHED.add(self.model)
-        self._start = time.perf_counter()
+        self.attach()
         self._handles = [
             self.optimizer.register_step_pre_hook(self._before_step),
             self.optimizer.register_step_post_hook(self._after_step),
         ]
-        self._arm()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    def attach(self) -> None:
+        """Begin to watch the model, for loops that call ``end_step`` themselves and ``detach`` at the end."""
+        if self.model in _ATTACHED:
+            raise InputError("A recorder is already attached to this model: leave its `with` block first.")
+        _ATTACHED.add(self.model)
+        self._start = time.perf_counter()
+        self._arm()
+
+    def detach(self) -> None:
+        """Take every hook off."""
         self._disarm()
         for handle in self._handles:
             handle.remove()
@@ -162,6 +172,23 @@ class GradientNoiseRecorder:
         if self._passes:
             self._passes[-1].reduction = reduction
             self._passes[-1].see_reduced_loss(loss, factor)
+
+    def end_step(self) -> None:
+        """Record this step, if the schedule says so: all its backward passes are done, no weight has moved.
+
+        For loops without the `with` block, such as an optimizer step that calls the loss as a closure.
+        """
+        self._before_step()
+        self._after_step()
+
+    def discard(self) -> None:
+        """Forget the passes since the last optimizer step, which a GradScaler has skipped."""
+        self._passes.clear()
+
+    @property
+    def blind(self) -> bool:
+        """Whether this step is to be recorded and no forward pass of the model came by."""
+        return bool(self._step_handles) and not self._passes and not self._recorded_by_call
 
     def result(self) -> GradientRecord:
         """Return what was recorded so far."""
@@ -275,7 +302,12 @@ class GradientNoiseRecorder:
         if self._passes and not self._looking_away:
             self._passes[-1].gradients[name] = gradient.detach().clone()
 
-    def _before_step(self, *_: Any) -> None:
+    def _before_step(self, *step: Any) -> None:
+        if self.blind and any(callable(argument) for argument in _arguments_of(step)):
+            raise InputError(
+                "optimizer.step(closure) computes the loss inside the step, where the recorder is blind: call "
+                "recorder.record(inputs, targets) before it."
+            )
         seen = [p for p in self._passes if p.differentiated]
         if seen and not self._recorded_by_call:
             if any(p.factor is None for p in seen):
@@ -316,3 +348,8 @@ class GradientNoiseRecorder:
             self._moments = own if self._moments is None else self._moments.merge(own)
         if self.on_record is not None:
             self.on_record(row.summary())
+
+
+def _arguments_of(step: tuple[Any, ...]) -> list[Any]:
+    """Return what ``step`` was called with, of the (optimizer, args, kwargs) that its hook gets."""
+    return [*step[1], *step[2].values()] if step else []

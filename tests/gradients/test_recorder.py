@@ -456,3 +456,28 @@ def test_nothing_recorded_and_bad_schedules() -> None:
     for schedule in (every, first, logarithmic):
         with pytest.raises(InputError):
             schedule(0)
+
+
+def test_a_step_with_a_closure_needs_a_call(reference: Reference) -> None:
+    model, x, y = small()
+    loss_fn = nn.CrossEntropyLoss()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=2)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_fn(model(x), y)
+        loss.backward()
+        return loss
+
+    with (
+        pytest.raises(InputError, match=r"record\(inputs, targets\)"),
+        GradientNoiseRecorder(model, loss_fn, optimizer),
+    ):
+        optimizer.step(closure)
+    rows = flat(reference(model, loss_fn, x, y))
+    with GradientNoiseRecorder(model, loss_fn, optimizer, schedule=every(2)) as recorder:
+        for _ in range(2):
+            recorder.record(x, y)
+            optimizer.step(closure)
+    assert recorder.result().step.tolist() == [0]
+    assert_rows_equal(recorder.result(), rows)
