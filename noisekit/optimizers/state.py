@@ -59,7 +59,7 @@ def probe_optimizer(make_optimizer: OptimizerFactory, x: Tensor) -> dict[str, An
     for count in (1, 2):
         param = torch.nn.Parameter(rows[:count].clone())
         optimizer = checked_optimizer(make_optimizer, param)
-        for scale in (1.0, -0.5):
+        for scale in (1.0, 0.5):
             param.grad = scale * gradients[:count]
             try:
                 optimizer.step()

@@ -105,6 +105,6 @@ class Draws:
                 index = torch.randint(n_samples, shape, generator=self.generator, device=device)
             else:
                 order = torch.rand(block.size, n_samples, generator=self.generator, device=device)
-                index = order.argsort(dim=1)[:, :batch_size]
+                index = order.topk(batch_size, dim=1, sorted=False).indices
             parts.append(index[: block.used])
         return torch.cat(parts)
