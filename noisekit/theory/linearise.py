@@ -15,6 +15,7 @@ import numpy as np
 import scipy.linalg
 
 from noisekit.errors import InputError
+from noisekit.theory.fluctuations import Fluctuation
 from noisekit.theory.hyperparameters import Hyperparameters
 from noisekit.theory.inputs import GAUSSIAN_SLOPE, Array
 from noisekit.theory.noise_moments import NoiseMoments
@@ -75,16 +76,21 @@ def linear_system(
     *,
     discrete: bool,
     variant: str,
+    fluctuation: Fluctuation | None = None,
 ) -> LinearSystem:
     """Linearise ``hyper.optimizer`` at the second moment ``v`` (d,) and the covariance of x (d, d).
 
     The covariance enters SignSGD only: under Gaussian noise the slope of E[sign] is averaged over x.
+    ``fluctuation`` of v changes the mean and the noise of an adaptive step; without it v is constant.
     """
     d = len(hessian)
     pull = hessian + hyper.coupled_decay * np.eye(d)
     inject = np.eye(d, 2 * d if hyper.has_momentum else d)
-    free, gain = _update(hyper, v, noise, hessian, covariance)
+    slope = np.ones(d) if fluctuation is None else fluctuation.slope
+    free, gain = _update(hyper, v, slope, noise, hessian, covariance)
     spread = _gradient_noise(hyper, noise, hessian, covariance, discrete=discrete)
+    if fluctuation is not None:
+        spread = spread * _relative_noise(fluctuation, spread)
     noise_gain = np.vstack([-hyper.learning_rate * np.eye(d)]) if hyper.optimizer == "signsgd" else gain
     if not discrete:
         free, gain, noise_gain = _as_sde(hyper, free, gain, noise_gain, v, variant)
@@ -110,15 +116,25 @@ def require_stable(system: LinearSystem, hyper: Hyperparameters, hessian: Array)
     )
 
 
+def _relative_noise(fluctuation: Fluctuation, covariance: Array) -> Array:
+    """Return E[R_i R_j] of the steps over that of constant v, and over slope_i slope_j, (d, d).
+
+    The part of R beyond its linear response is odd in g of third order and up, so it correlates as ρ³.
+    """
+    deviation = np.sqrt(np.diag(covariance))
+    share = np.sqrt(fluctuation.excess) / fluctuation.slope
+    return 1 + np.outer(share, share) * (covariance / np.outer(deviation, deviation)) ** 2
+
+
 def _update(
-    hyper: Hyperparameters, v: Array, noise: NoiseMoments, hessian: Array, covariance: Array
+    hyper: Hyperparameters, v: Array, slope: Array, noise: NoiseMoments, hessian: Array, covariance: Array
 ) -> tuple[Array, Array]:
     """Return D and B of y⁺ = D y + B g."""
     identity, rate, first = np.eye(len(hessian)), hyper.learning_rate, hyper.momentum
     keep = (1 - rate * hyper.decoupled_decay) * identity
     if hyper.optimizer == "signsgd":
         return keep, -rate * np.diag(_sign_slope(noise, hessian, covariance))
-    scale = np.diag(1 / (np.sqrt(v) + hyper.eps)) if hyper.is_adaptive else identity
+    scale = np.diag(slope / (np.sqrt(v) + hyper.eps)) if hyper.is_adaptive else identity
     if not hyper.has_momentum:
         return keep, -rate * scale
     take = 1.0 if hyper.optimizer == "sgd" else 1 - first  # torch's SGD adds the gradient undamped

@@ -142,10 +142,13 @@ def _stability(hyper: Hyperparameters, sharpness: float, variance: Array | None)
     if not np.isfinite(sharpness):
         raise InputError(f"sharpness = {sharpness}: the largest Hessian eigenvalue must be finite.")
     speed, symbol = 1.0, "ηλ_max"
-    if hyper.is_adaptive and variance is not None and np.isfinite(variance).all():
+    if variance is not None:
+        variance = variance[variance > 0]  # dead coordinates do not move
+        variance = variance if variance.size and np.isfinite(variance).all() else None
+    if hyper.is_adaptive and variance is not None:
         speed, symbol = 1 / (float(np.sqrt(np.median(variance))) + hyper.eps), "ηλ_max/median P"
-    if hyper.optimizer == "signsgd" and variance is not None and np.isfinite(variance).all():
-        speed, symbol = float(np.sqrt(2 / np.pi / max(np.median(variance), 1e-300))), "ηλ_max ℓ/median σ"
+    if hyper.optimizer == "signsgd" and variance is not None:
+        speed, symbol = float(np.sqrt(2 / np.pi / np.median(variance))), "ηλ_max ℓ/median σ"
     value = hyper.learning_rate * sharpness * speed
     verdict: Verdict = "refused" if value >= 2 and hyper.momentum == 0 else "warning" if value > 0.5 else "ok"
     meaning = {

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from noisekit.errors import InputError, unknown_name
+from noisekit.theory.fluctuations import fluctuation
 from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters, check_variant
 from noisekit.theory.inputs import Array, as_array, as_symmetric
 from noisekit.theory.linearise import LinearSystem, linear_system, require_stable, second_moment
@@ -59,8 +60,9 @@ def stationary_law(
     """Stationary law of an optimizer on f(x) = ½ (x − x*)ᵀH(x − x*) with constant gradient noise.
 
     ``discrete``: the exact covariance of the linearised update, C = A C Aᵀ + Q. ``sde``: of the linearised
-    SDE, A C + C Aᵀ = −Q. Both for any H ≻ 0 and any Σ, commuting or not, with V held at its stationary mean
-    diag Σ + E(∇f)² (found by iteration); the sign of Gaussian noise is averaged over x exactly.
+    SDE, A C + C Aᵀ = −Q. Both for any H ≻ 0 and any Σ, commuting or not, with V at its stationary mean
+    diag Σ + E(∇f)² (found by iteration). Of Gaussian noise the sign is averaged over x exactly, and
+    ``discrete`` counts that v fluctuates with the gradient it divides; ``sde`` holds V constant.
     ``published``: the closed form of :func:`published_covariance`.
 
     Args:
@@ -175,13 +177,24 @@ def _solve(
     """Iterate V and the covariance of x to their common fixed point."""
     d = len(hessian)
     covariance, mean = np.zeros((d, d)), minimum
+    moves = None
+    if discrete and hyper.is_adaptive and noise.gaussian:
+        moves = fluctuation(hyper, np.sqrt(noise.variance))
     for _ in range(200):
         v = np.zeros(0)
         if hyper.is_adaptive:
             gradient = hessian @ (mean - minimum) + hyper.coupled_decay * mean
             v = second_moment(hyper, hessian, noise, gradient, covariance, variant)
         system = linear_system(
-            hyper, hessian, noise, minimum, v, covariance, discrete=discrete, variant=variant
+            hyper,
+            hessian,
+            noise,
+            minimum,
+            v,
+            covariance,
+            discrete=discrete,
+            variant=variant,
+            fluctuation=moves,
         )
         require_stable(system, hyper, hessian)
         before, covariance = covariance, system.stationary_covariance()[:d, :d]

@@ -28,7 +28,7 @@ def test_floor_does_not_depend_on_the_hessian(name):
     for seed in range(3):
         hessian = random_spd(4, 10 + seed, 0.2, 5.0)
         law = stationary_law(name, hessian, NOISE, 1e-4)
-        assert law.excess_loss == pytest.approx(1e-4 * FLOORS[name], rel=2e-3)
+        assert law.excess_loss == pytest.approx(1e-4 * FLOORS[name], rel=5e-3)
 
 
 @pytest.mark.parametrize("name", ["sgd", "signsgd", "adam"])

@@ -10,6 +10,8 @@ from oracles import gaussian_draw, random_spd, simulated_covariance, student_dra
 from noisekit.errors import InfiniteVarianceError, InputError
 from noisekit.noise import GaussianNoise, StudentTNoise
 from noisekit.theory import stationary_law
+from noisekit.theory.fluctuations import fluctuation
+from noisekit.theory.hyperparameters import check_hyperparameters
 
 HESSIAN = random_spd(4, 1, 0.5, 2.0)
 NOISE = random_spd(4, 2, 0.3, 1.5)
@@ -23,7 +25,10 @@ CASES = [
     ("rmsprop", 0.02, {}),
     ("rmsprop", 0.02, {"weight_decay": 1.0}),
     ("rmspropw", 0.02, {"weight_decay": 1.0}),
+    ("rmsprop", 0.02, {"beta": 0.5}),
+    ("rmspropw", 0.02, {"weight_decay": 1.0, "beta": 0.9, "eps": 0.3}),
     ("adam", 0.02, {}),
+    ("adam", 0.02, {"betas": (0.5, 0.9)}),
     ("adam", 0.02, {"weight_decay": 1.0}),
     ("adamw", 0.02, {"weight_decay": 2.0}),
     ("adamw", 0.02, {"weight_decay": 2.0, "betas": (0.5, 0.999)}),
@@ -51,7 +56,7 @@ def test_discrete_law_is_that_of_the_simulated_optimizer(name, lr, hyper):
     _, covariance = simulate(name, lr, hyper)
     law = stationary_law(name, HESSIAN, NOISE, lr, **hyper)
     assert relative_distance(covariance, law.covariance) < 0.03
-    assert np.trace(HESSIAN @ covariance) / 2 == pytest.approx(law.excess_loss, rel=0.015)
+    assert np.trace(HESSIAN @ covariance) / 2 == pytest.approx(law.excess_loss, rel=0.025)
 
 
 def test_negative_controls_fail_the_same_check():
@@ -130,7 +135,7 @@ def test_exact_scalar_forms():
             "adamw", [lam], [sigma**2], small, betas=(beta1, 0.999), weight_decay=theta, source=source
         )
         assert law.covariance[0, 0] == pytest.approx(small / 2 * with_lag, rel=2e-3)
-    l2 = stationary_law("rmsprop", [lam], [sigma**2], small, weight_decay=theta)
+    l2 = stationary_law("rmsprop", [lam], [sigma**2], small, weight_decay=theta, beta=0.9999)
     assert l2.covariance[0, 0] == pytest.approx(small / 2 * sigma / (lam + theta), rel=2e-3)
 
 
@@ -153,9 +158,11 @@ def test_limits_meet():
     same(covariance("rmspropw"), covariance("rmsprop"), rtol=1e-12)
     same(
         covariance("adamw", betas=(0.0, 0.9), weight_decay=1.0),
-        covariance("rmspropw", weight_decay=1.0),
+        covariance("rmspropw", weight_decay=1.0, beta=0.9),
         rtol=1e-9,
     )
+    signs = stationary_law("rmsprop", [1.0, 2.0], [0.5, 1.0], 1e-4, beta=0.0).covariance  # g/|g|
+    same(signs, stationary_law("signsgd", [1.0, 2.0], [0.5, 1.0], 1e-4).covariance, rtol=2e-3)
     same(covariance("sgd", momentum=1e-12), covariance("sgd"), rtol=1e-9)
     same(
         covariance("adam", 0.02 * 1e6, betas=(0.0, 0.9), eps=1e6), covariance("sgd"), rtol=1e-5
@@ -209,3 +216,20 @@ def test_infinite_variance_names_signsgd():
     for name in ("sgd", "rmsprop", "adamw"):
         with pytest.raises(InfiniteVarianceError, match="signsgd"):
             stationary_law(name, [1.0, 2.0], noise, 0.1)
+
+
+def test_fluctuation_of_v_to_first_order_and_by_sampling():
+    hyper = check_hyperparameters("rmsprop", 0.1, beta=0.99)
+    found = fluctuation(hyper, np.ones(1))
+    assert found.slope[0] == pytest.approx(1 - 5 / 8 * 0.01, abs=2e-4)
+    assert found.slope[0] ** 2 + found.excess[0] == pytest.approx(1 - 0.01, abs=4e-4)
+    beta, eps = 0.7, 0.2
+    generator = torch.Generator().manual_seed(0)
+    v = torch.zeros(200_000, dtype=torch.float64)
+    for _ in range(40):
+        g = torch.randn(v.shape, generator=generator, dtype=torch.float64)
+        v = beta * v + (1 - beta) * g * g
+    step = (1 + eps) * g / (v.sqrt() + eps)
+    found = fluctuation(check_hyperparameters("rmsprop", 0.1, beta=beta, eps=eps), np.ones(1))
+    assert found.slope[0] == pytest.approx(float((g * step).mean()), rel=0.01)
+    assert found.slope[0] ** 2 + found.excess[0] == pytest.approx(float(step.square().mean()), rel=0.01)
