@@ -12,6 +12,7 @@ _HOW_TO_GET = {
     "gradient_noise": "attach a GradientNoiseRecorder to the training",
     "gradient_noise/samples": "record with coordinates > 0",
     "noise_model": "record with coordinates > 0 and fit the noise",
+    "minibatch_noise": "run the whole study, as `noisekit run` does",
     "tail_index": "record with coordinates > 0 and estimate the tail index",
     "sde": "integrate an optimizer's SDE, as `noisekit run` does",
     "optimizer": "run real optimizers, as `noisekit run` does",

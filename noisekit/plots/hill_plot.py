@@ -7,6 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from noisekit.errors import InputError
+from noisekit.plots.fits import NoiseOf
 from noisekit.plots.pooled_noise import pooled_noise
 from noisekit.plots.style import MUTED, ROLE, axes_or_new, themed
 
@@ -24,18 +25,24 @@ def hill_estimates(values: np.ndarray, k: np.ndarray) -> np.ndarray:
 
 @themed
 def plot_hill(
-    tree: xr.DataTree, *, step: int | None = None, block: str | None = None, ax: Axes | None = None
+    tree: xr.DataTree,
+    *,
+    step: int | None = None,
+    block: str | None = None,
+    of: NoiseOf = "sample",
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw the Hill estimate of the tail index with its 95 % interval, α̂(1 ± 1.96/√k).
 
     A plateau is a tail index; a curve that keeps falling with k is no power law. Values of different
     coordinates of one sample are not independent, so the interval is a lower bound of the uncertainty.
 
-    tree: result tree with ``/gradient_noise/samples``
+    tree: result tree with ``/gradient_noise/samples`` or ``/minibatch_noise``
     step, block: which recorded step (default: the last) and which parameter tensor (default: all)
+    of: whose noise, that of one "sample" or that of a "minibatch" where training ended
     Returns the axes. Raises InputError where the tree has no or too little recorded noise.
     """
-    noise = pooled_noise(tree, step, block)
+    noise = pooled_noise(tree, step, block, of)
     n = int(np.count_nonzero(noise.values))
     if n < 50:
         raise InputError(
@@ -54,7 +61,7 @@ def plot_hill(
         xlim=(k[0], k[-1]),
         xlabel="number of extreme values used, k",
         ylabel="tail index α",
-        title=f"Hill plot of the noise at step {noise.step}",
+        title=f"Hill plot of the noise {noise.where}",
     )
     ax.legend(loc="best")
     return ax

@@ -7,6 +7,7 @@ import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 
+from noisekit.plots.fits import NoiseOf
 from noisekit.plots.numbers import format_number
 from noisekit.plots.pooled_noise import pooled_noise
 from noisekit.plots.style import INK, ROLE, axes_or_new, themed
@@ -19,6 +20,7 @@ def plot_noise_histogram(
     *,
     step: int | None = None,
     block: str | None = None,
+    of: NoiseOf = "sample",
     bins: int = 80,
     ax: Axes | None = None,
 ) -> Axes:
@@ -28,12 +30,14 @@ def plot_noise_histogram(
     30 scales, the horizontal axis is logarithmic in the tails too. Each curve is the mean
     of the densities fitted to the single coordinates.
 
-    tree: result tree with ``/gradient_noise/samples``, and ``/noise_model`` for the fitted curve
+    tree: result tree with ``/gradient_noise/samples`` or ``/minibatch_noise``;
+    the fitted curve comes from ``/noise_model`` or ``/minibatch_noise``
     step, block: which recorded step (default: the last) and which parameter tensor (default: all)
+    of: whose noise, that of one "sample" or that of a "minibatch" where training ended
     bins: number of bins between the extremes
     Returns the axes. Raises InputError where the tree has no recorded noise.
     """
-    noise = pooled_noise(tree, step, block)
+    noise = pooled_noise(tree, step, block, of)
     ax = axes_or_new(ax)
     farthest = max(4.0, 1.02 * float(np.abs(noise.values).max()))
     is_wide = farthest > FAR
@@ -53,9 +57,9 @@ def plot_noise_histogram(
         yscale="log",
         ylim=ylim,
         xlim=(-farthest, farthest),
-        xlabel=f"noise of one sample's gradient ({noise.unit}s)",
+        xlabel=f"noise of {noise.of}'s gradient ({noise.unit}s)",
         ylabel="density",
-        title=f"Gradient noise at step {noise.step}",
+        title=f"Gradient noise {noise.where}",
     )
     if is_wide:
         set_wide(ax, "x", farthest)

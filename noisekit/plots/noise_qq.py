@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from noisekit.plots.fits import NoiseOf
 from noisekit.plots.pooled_noise import pooled_noise
 from noisekit.plots.style import MUTED, ROLE, axes_or_new, themed
 from noisekit.plots.wide_scale import FAR, set_wide
@@ -17,6 +18,7 @@ def plot_noise_qq(
     *,
     step: int | None = None,
     block: str | None = None,
+    of: NoiseOf = "sample",
     points: int = 120,
     ax: Axes | None = None,
 ) -> Axes:
@@ -24,12 +26,14 @@ def plot_noise_qq(
 
     Where the noise reaches beyond 30 scales both axes are logarithmic in the tails.
 
-    tree: result tree with ``/gradient_noise/samples``, and ``/noise_model`` for the Student-t
+    tree: result tree with ``/gradient_noise/samples`` or ``/minibatch_noise``;
+    the Student-t comes from ``/noise_model`` or ``/minibatch_noise``
     step, block: which recorded step (default: the last) and which parameter tensor (default: all)
+    of: whose noise, that of one "sample" or that of a "minibatch" where training ended
     points: how many quantiles, spaced evenly in log-odds so that both tails are seen
     Returns the axes. Raises InputError where the tree has no recorded noise.
     """
-    noise = pooled_noise(tree, step, block)
+    noise = pooled_noise(tree, step, block, of)
     ax = axes_or_new(ax)
     outermost = np.log(2.0 * noise.values.size - 1.0)
     probability = 1.0 / (1.0 + np.exp(-np.linspace(-outermost, outermost, points)))
@@ -50,7 +54,7 @@ def plot_noise_qq(
         ylim=(-reach, reach),
         xlabel=f"expected quantile ({noise.unit}s)",
         ylabel="measured quantile",
-        title=f"Quantiles of the noise at step {noise.step}",
+        title=f"Quantiles of the noise {noise.where}",
     )
     if reach > FAR:
         set_wide(ax, "x", reach)

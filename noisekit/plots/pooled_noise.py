@@ -16,6 +16,7 @@ import xarray as xr
 from scipy import stats
 
 from noisekit.errors import InputError, unknown_name
+from noisekit.plots.fits import FIT_GROUP, VALUE_GROUP, check_noise_of
 from noisekit.plots.groups import at_step, dataset, has_group, step_values
 
 Law: TypeAlias = Callable[..., Any]
@@ -25,12 +26,14 @@ Law: TypeAlias = Callable[..., Any]
 class PooledNoise:
     """Scaled noise of one recorded step with, for every coordinate, its Gaussian and its chosen fit."""
 
-    step: int
+    of: str
+    """Whose gradient the noise is of, in words."""
+    step: int | None
     values: np.ndarray
     """(sample · coordinate,), each coordinate centred and in units of its scale."""
     n_coordinates: int
     n_silent: int
-    """Coordinates left out, because their noise is zero or not finite."""
+    """Coordinates left out, because their noise is zero, not finite or has no smooth law."""
     n_samples: int
     deviation: np.ndarray
     """Standard deviation of the scaled values, (coordinate,): the Gaussian fit."""
@@ -41,6 +44,11 @@ class PooledNoise:
     def has_fit(self) -> bool:
         """Whether the file holds fits of these coordinates."""
         return self.df.size > 0
+
+    @property
+    def where(self) -> str:
+        """At which step, for a title."""
+        return "where training ended" if self.step is None else f"at step {self.step}"
 
     @property
     def unit(self) -> str:
@@ -68,9 +76,15 @@ class PooledNoise:
         return np.interp(probability, cumulative[keep], grid[keep], left=-np.inf, right=np.inf)
 
 
-def pooled_noise(tree: xr.DataTree, step: int | None = None, block: str | None = None) -> PooledNoise:
-    """Return the scaled noise of ``step`` (default: the last) and ``block`` (default: all)."""
-    samples = at_step(dataset(tree, "gradient_noise/samples", "noise")[["noise"]], step)
+def pooled_noise(
+    tree: xr.DataTree, step: int | None = None, block: str | None = None, of: str = "sample"
+) -> PooledNoise:
+    """Return the scaled noise of ``step`` (default: the last) and ``block`` (default: all).
+
+    ``of`` is "sample" for the noise of one sample's gradient, or "minibatch" (where training ended).
+    """
+    check_noise_of(of)
+    samples = at_step(dataset(tree, VALUE_GROUP[of], "noise")[["noise"]], step)
     noise = samples["noise"].transpose("sample", "coordinate").values.astype(float)
     chosen = np.ones(noise.shape[1], dtype=bool)
     if block is not None:
@@ -78,17 +92,18 @@ def pooled_noise(tree: xr.DataTree, step: int | None = None, block: str | None =
         chosen = blocks == block
         if not chosen.any():
             raise unknown_name("block with recorded coordinates", block, set(blocks))
-    number = int(samples["step"]) if "step" in samples.coords else 0
+    number = int(samples["step"]) if "step" in samples.coords else None
     with np.errstate(invalid="ignore"):
         deviation = noise.std(axis=0, ddof=1) if noise.shape[0] > 1 else np.zeros(noise.shape[1])
-    location, scale, df = _fits(tree, number, noise.mean(axis=0), deviation)
+    location, scale, df = _fits(tree, of, number, noise.mean(axis=0), deviation)
     with np.errstate(invalid="ignore"):
         used = chosen & np.isfinite(deviation) & (deviation > 0) & np.isfinite(location) & (scale > 0)
     if not used.any():
         raise InputError(
-            "The noise of every recorded coordinate is zero or not finite; nothing can be drawn."
+            "No recorded coordinate has noise that can be drawn: all are zero, not finite or set aside."
         )
     return PooledNoise(
+        of=f"a minibatch of {samples.attrs.get('batch_size', '?')}" if of == "minibatch" else "one sample",
         step=number,
         values=((noise[:, used] - location[used]) / scale[used]).ravel(),
         n_coordinates=int(used.sum()),
@@ -100,22 +115,25 @@ def pooled_noise(tree: xr.DataTree, step: int | None = None, block: str | None =
 
 
 def _fits(
-    tree: xr.DataTree, step: int, mean: np.ndarray, deviation: np.ndarray
+    tree: xr.DataTree, of: str, step: int | None, mean: np.ndarray, deviation: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return location, scale and df of each coordinate; moments and no df where the file has no fits."""
     moments = (mean, deviation, np.empty(0))
-    if not has_group(tree, "noise_model"):
+    if not has_group(tree, FIT_GROUP[of]):
         return moments
-    model = dataset(tree, "noise_model")
+    model = dataset(tree, FIT_GROUP[of])
     if not {"location", "scale", "df"} <= set(model) or model.sizes["coordinate"] != mean.size:
         return moments
-    where = np.flatnonzero(step_values(model) == step)
-    if where.size == 0:
-        return moments
-    row = model.isel(step=int(where[0]))
-    location, scale, df = (row[name].values.astype(float) for name in ("location", "scale", "df"))
-    scale = np.where(np.isfinite(scale) & (df > 0), scale, 0.0)
-    return location, scale, df
+    if "step" in model.dims:
+        where = np.flatnonzero(step_values(model) == step)
+        if where.size == 0:
+            return moments
+        model = model.isel(step=int(where[0]))
+    location, scale, df = (model[name].values.astype(float) for name in ("location", "scale", "df"))
+    usable = np.isfinite(scale) & (df > 0)
+    if "is_set_aside" in model:
+        usable &= model["is_set_aside"].values != 1
+    return location, np.where(usable, scale, 0.0), df
 
 
 def _by_df(z: np.ndarray, df: np.ndarray, normal: Law, student: Law) -> np.ndarray:

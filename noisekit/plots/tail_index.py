@@ -39,7 +39,7 @@ def plot_tail_index(
         raise InputError(
             f"No estimator {', '.join(estimators or [])} in the tree; it has {', '.join(known)}."
         )
-    known_blocks = (data["alpha"].transpose("block", "estimator").values > 0).any(axis=1)
+    known_blocks = np.any(data["alpha"].transpose("block", "estimator").values > 0, axis=1)
     shown = largest_blocks(tree, data["block"].values.astype(str), max_blocks, known_blocks)
     if not shown.size:
         raise InputError("No tail index could be estimated in any block; record more samples or coordinates.")

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from noisekit import plots
 from noisekit.errors import NoisekitError
+from noisekit.plots.fits import NoiseOf
 from noisekit.plots.groups import has_group, optimizers_in
 from noisekit.plots.style import COLUMN_WIDTH, theme
 from noisekit.report import noise_readings as noise
@@ -80,12 +81,10 @@ def _draw(tree: xr.DataTree, sketch: Sketch) -> Picture:
 
 
 def _sketches(tree: xr.DataTree) -> Iterator[Sketch]:
-    yield Sketch(
-        "histogram", NOISE, "Distribution of the noise", plots.plot_noise_histogram, noise.read_histogram
-    )
-    yield Sketch("qq", NOISE, "Quantiles against both laws", plots.plot_noise_qq, noise.read_qq)
-    df = plots.plot_degrees_of_freedom
-    yield Sketch("df", NOISE, "Degrees of freedom across layers", df, noise.read_degrees_of_freedom)
+    yield from _law_sketches("sample", "of one sample")
+    if has_group(tree, "minibatch_noise"):
+        batch = tree["minibatch_noise"].attrs.get("batch_size", "")
+        yield from _law_sketches("minibatch", f"of a minibatch of {batch}" if batch else "of a minibatch")
     yield Sketch("tail", NOISE, "Tail index by layer", plots.plot_tail_index, noise.read_tail_index)
     yield Sketch("hill", NOISE, "Hill plot", plots.plot_hill, noise.read_hill)
     spectrum = plots.plot_covariance_spectrum
@@ -96,6 +95,16 @@ def _sketches(tree: xr.DataTree) -> Iterator[Sketch]:
     yield Sketch("training", NOISE, "The recorded training", plots.plot_training_curve, noise.read_training)
     yield from _path_sketches(tree)
     yield from _check_sketches(tree)
+
+
+def _law_sketches(of: NoiseOf, whose: str) -> Iterator[Sketch]:
+    draw, read = partial(plots.plot_noise_histogram, of=of), partial(noise.read_histogram, of=of)
+    yield Sketch(f"histogram-{of}", NOISE, f"Noise {whose}", draw, read)
+    draw, read = partial(plots.plot_noise_qq, of=of), partial(noise.read_qq, of=of)
+    yield Sketch(f"qq-{of}", NOISE, f"Quantiles against both laws, {whose}", draw, read)
+    draw = partial(plots.plot_degrees_of_freedom, of=of)
+    read = partial(noise.read_degrees_of_freedom, of=of)
+    yield Sketch(f"df-{of}", NOISE, f"Degrees of freedom across layers, {whose}", draw, read)
 
 
 def _path_sketches(tree: xr.DataTree) -> Iterator[Sketch]:

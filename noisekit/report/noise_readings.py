@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from noisekit.plots.fits import NoiseOf, read_fits
 from noisekit.plots.groups import at_step, dataset, step_values
 from noisekit.plots.hill_plot import hill_estimates
-from noisekit.plots.numbers import format_count, format_interval, format_number, format_percent
+from noisekit.plots.numbers import format_count, format_interval, format_number, format_percent, plural
 from noisekit.plots.pooled_noise import pooled_noise
 from noisekit.plots.signal_to_noise import total_signal_to_noise
 
 
-def read_histogram(tree: xr.DataTree) -> str:
+def read_histogram(tree: xr.DataTree, of: NoiseOf = "sample") -> str:
     """Say how much noise lies far out, and how much each law expects there."""
-    noise = pooled_noise(tree)
+    noise = pooled_noise(tree, of=of)
     far = 4.0
     share = float(np.mean(np.abs(noise.values) > far))
     at = np.array([-far, far])
@@ -29,13 +30,13 @@ def read_histogram(tree: xr.DataTree) -> str:
         below, above = noise.cumulative(at, "fitted")
         text += f", the Student-t fits {format_percent(below + 1 - above)}"
     if noise.n_silent:
-        text += f"; {format_count(noise.n_silent)} coordinates with no noise or no fit are left out"
+        text += f"; {format_count(noise.n_silent)} coordinates with no noise or no smooth law are left out"
     return text + "."
 
 
-def read_qq(tree: xr.DataTree) -> str:
+def read_qq(tree: xr.DataTree, of: NoiseOf = "sample") -> str:
     """Say how far out the outermost thousandth is, measured and expected."""
-    noise = pooled_noise(tree)
+    noise = pooled_noise(tree, of=of)
     p = max(1e-3, 1.0 / noise.values.size)
     measured = float(np.quantile(np.abs(noise.values), 1 - p))
     probability = np.array([1 - p / 2])
@@ -88,21 +89,18 @@ def read_hill(tree: xr.DataTree) -> str:
     return text + ": no plateau, so this is no clean power law and one tail index says little."
 
 
-def read_degrees_of_freedom(tree: xr.DataTree) -> str:
+def read_degrees_of_freedom(tree: xr.DataTree, of: NoiseOf = "sample") -> str:
     """Say how many coordinates are heavy-tailed and which block most."""
-    data = at_step(dataset(tree, "noise_model", "df", "coordinate_block"), None)
-    df, block = data["df"].values.astype(float), data["coordinate_block"].values.astype(str)
-    known = df > 0
-    medians = {name: float(np.median(df[known & (block == name)])) for name in dict.fromkeys(block[known])}
+    fits = read_fits(tree, of)
+    medians = {name: float(np.median(fits.df[fits.block == name])) for name in dict.fromkeys(fits.block)}
     heaviest = min(medians, key=lambda name: medians[name])
-    middle = format_number(float(np.median(df[known])), 2)
-    text = f"Median ν is {middle} over {format_count(known.sum())} coordinates"
-    if "is_heavy_tailed" in data:
-        share = float(np.mean(data["is_heavy_tailed"].values[known] == 1))
-        text += f", and the Gaussian is rejected in {format_percent(share)} of them"
-    if np.median(df[known]) < 2:
+    middle = float(np.median(fits.df))
+    text = f"Median ν is {format_number(middle, 2)} over {plural(fits.df.size, 'coordinate')}"
+    if fits.heavy is not None:
+        text += f", and the Gaussian is rejected in {format_percent(fits.heavy_share)} of them"
+    if middle < 2:
         # Values of a finite data set have a variance; such a fit means a sharp peak, not a missing moment.
-        return f"{text}; ν below 2 here says that most samples have hardly any gradient and few a large one."
+        return f"{text}; ν below 2 here says that most values are close to zero and few are large."
     if len(medians) < 2 or not np.isfinite(medians[heaviest]):
         return text + "."
     return text + f"; heaviest is {heaviest} with a median of {format_number(medians[heaviest], 2)}."
@@ -131,7 +129,9 @@ def read_noise_scale(tree: xr.DataTree) -> str:
     if not seen.size:
         return "The batches were too small to see the signal, so the noise scale cannot be told from them."
     last, step = int(seen[-1]), step_values(data)
-    text = f"At step {step[last]} the noise scale is {format_number(value[last], 2)} samples"
+    window = int(data.attrs.get("noise_scale_window", 1))
+    averaged = f", averaged over {window} recorded steps," if window > 1 else ""
+    text = f"At step {step[last]} the noise scale{averaged} is {format_number(value[last], 2)} samples"
     interval = ""
     if "total_noise_scale_interval" in data:
         low, high = data["total_noise_scale_interval"].transpose("step", "bound").values[last]

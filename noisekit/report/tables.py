@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from noisekit.plots.fits import has_fits, read_fits
 from noisekit.plots.floor_against_noise import predicted_floor
 from noisekit.plots.groups import at_step, dataset, has_group, optimizers_in
 from noisekit.plots.numbers import (
@@ -95,9 +96,7 @@ def noise_table(tree: xr.DataTree) -> Table | None:
     rows = [*_scale_rows(tree), *_fit_rows(tree), *_tail_rows(tree)]
     if not rows:
         return None
-    return Table(
-        ["noise of one sample's gradient", "value", "95 % interval"], [[*map(Cell, row)] for row in rows]
-    )
+    return Table(["noise of the gradient", "value", "95 % interval"], [[*map(Cell, row)] for row in rows])
 
 
 def _scale_rows(tree: xr.DataTree) -> list[tuple[str, str, str]]:
@@ -127,30 +126,29 @@ def _scale_rows(tree: xr.DataTree) -> list[tuple[str, str, str]]:
 
 
 def _fit_rows(tree: xr.DataTree) -> list[tuple[str, str, str]]:
-    if not has_group(tree, "noise_model") or "df" not in tree["noise_model"]:
-        return []
-    data = at_step(dataset(tree, "noise_model"), None)
-    df = data["df"].values.astype(float)
-    known = df > 0
-    if not known.any():
-        return []
     rows = []
-    if "is_heavy_tailed" in data:
-        share, n = float(np.mean(data["is_heavy_tailed"].values[known] == 1)), int(known.sum())
-        # Wilson's interval; coordinates of one model are not independent, so it is the narrowest possible.
-        centre, half = (share + 1.92 / n) / (1 + 3.84 / n), 1.96 / (1 + 3.84 / n)
-        half *= np.sqrt(share * (1 - share) / n + 0.96 / n**2)
-        interval = f"{format_percent(max(centre - half, 0))} to {format_percent(min(centre + half, 1))}"
-        rows.append((f"heavy-tailed share of {format_count(n)} coordinates", format_percent(share), interval))
-    low, middle, high = np.quantile(df[known], [0.25, 0.5, 0.75])
-    rows.append(
-        (
-            "degrees of freedom ν, median (Student-t fit)",
-            format_number(middle, 2),
-            f"quartiles {format_interval(low, high, 2)}",
-        )
-    )
+    for of in ("sample", "minibatch"):
+        if not has_fits(tree, of):
+            continue
+        fits = read_fits(tree, of)
+        whose = "one sample" if of == "sample" else f"a minibatch of {format_count(fits.batch_size)}"
+        if fits.heavy is not None:
+            aside = f", {format_count(fits.n_set_aside)} more set aside" if fits.n_set_aside else ""
+            name = f"heavy-tailed share of {format_count(fits.df.size)} coordinates, {whose}{aside}"
+            rows.append(
+                (name, format_percent(fits.heavy_share), _share_interval(fits.heavy_share, fits.df.size))
+            )
+        low, middle, high = np.quantile(fits.df, [0.25, 0.5, 0.75], method="nearest")
+        name = f"degrees of freedom ν, median of Student-t fits, {whose}"
+        rows.append((name, format_number(middle, 2), f"quartiles {format_interval(low, high, 2)}"))
     return rows
+
+
+def _share_interval(share: float, n: int) -> str:
+    """Wilson's interval; coordinates of one model are not independent, so it is the narrowest possible."""
+    centre, half = (share + 1.92 / n) / (1 + 3.84 / n), 1.96 / (1 + 3.84 / n)
+    half *= np.sqrt(share * (1 - share) / n + 0.96 / n**2)
+    return f"{format_percent(max(centre - half, 0))} to {format_percent(min(centre + half, 1))}"
 
 
 def _tail_rows(tree: xr.DataTree) -> list[tuple[str, str, str]]:

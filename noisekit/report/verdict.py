@@ -5,8 +5,16 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from noisekit.plots.groups import at_step, dataset, has_group, optimizers_in, step_values
-from noisekit.plots.numbers import format_interval, format_number, format_percent, format_with_error, plural
+from noisekit.plots.fits import has_fits, read_fits
+from noisekit.plots.groups import dataset, has_group, optimizers_in, step_values
+from noisekit.plots.numbers import (
+    format_count,
+    format_interval,
+    format_number,
+    format_percent,
+    format_with_error,
+    plural,
+)
 from noisekit.report.floors import final_losses
 
 
@@ -25,28 +33,38 @@ def noise_sentence(tree: xr.DataTree) -> str:
 
 
 def _tails(tree: xr.DataTree) -> str:
-    if not has_group(tree, "noise_model") or "df" not in tree["noise_model"]:
-        return ""
-    data = at_step(dataset(tree, "noise_model", "df"), None)
-    df = data["df"].values.astype(float)
-    known = df > 0
-    if not known.any():
-        return ""
-    when = f"at step {int(data['step'])} " if "step" in data.coords else ""
-    count = plural(int(known.sum()), "recorded coordinate")
-    if "is_heavy_tailed" not in data:
-        middle = format_number(float(np.median(df[known])), 2)
-        return f"{when}a Student-t with median ν = {middle} fits the noise of {count}"
-    heavy = known & (data["is_heavy_tailed"].values == 1)
-    share = float(heavy.sum() / known.sum())
-    if not heavy.any():
-        return f"{when}the noise of one sample's gradient cannot be told from Gaussian in any of {count}"
-    middle = format_number(float(np.median(df[heavy])), 2)
-    word = "heavy-tailed" if share > 0.5 else "heavier-tailed than a Gaussian"
+    if not has_fits(tree, "sample"):
+        return _tails_of_minibatch(tree, "the noise")
+    fits = read_fits(tree)
+    when = "" if fits.step is None else f"at step {fits.step} "
+    count = plural(fits.df.size, "recorded coordinate")
+    batches = _tails_of_minibatch(tree, "that")
+    after = f", and {batches}" if batches else ""
+    if fits.heavy is None:
+        middle = format_number(float(np.median(fits.df)), 2)
+        return f"{when}a Student-t with median ν = {middle} fits the noise of {count}{after}"
+    if not fits.heavy.any():
+        return f"{when}the noise of one sample's gradient looks Gaussian in all of {count}{after}"
+    middle = format_number(float(np.median(fits.df[fits.heavy])), 2)
+    word = "heavy-tailed" if fits.heavy_share > 0.5 else "heavier-tailed than a Gaussian"
+    share = format_percent(fits.heavy_share)
     return (
-        f"{when}the noise of one sample's gradient is {word} in {format_percent(share)} of {count} "
-        f"(Student-t fit, median ν = {middle} there)"
+        f"{when}the noise of one sample's gradient is {word} in {share} of {count} "
+        f"(Student-t fit, median ν = {middle} there){after}"
     )
+
+
+def _tails_of_minibatch(tree: xr.DataTree, subject: str) -> str:
+    if not has_fits(tree, "minibatch"):
+        return ""
+    fits = read_fits(tree, "minibatch")
+    if fits.heavy is None:
+        return ""
+    if not fits.heavy.any():
+        return f"{subject} of a minibatch of {fits.batch_size} looks Gaussian everywhere"
+    share = format_percent(fits.heavy_share)
+    count = format_count(fits.df.size)
+    return f"{subject} of a minibatch of {fits.batch_size} is heavy-tailed in {share} of {count}"
 
 
 def _scale(tree: xr.DataTree) -> str:

@@ -10,6 +10,7 @@ from scipy import stats
 import noisekit.plots as plots
 from noisekit.errors import InputError
 from noisekit.plots.ensembles import ensemble
+from noisekit.plots.fits import read_fits
 from noisekit.plots.hill_plot import hill_estimates
 from noisekit.plots.pooled_noise import pooled_noise
 from noisekit.plots.signal_to_noise import total_signal_to_noise
@@ -77,7 +78,7 @@ def test_silent_coordinates_are_left_out_and_counted():
 
 
 def test_noise_that_is_all_zero_is_refused():
-    with pytest.raises(InputError, match="zero or not finite"):
+    with pytest.raises(InputError, match="all are zero, not finite or set aside"):
         plots.plot_noise_histogram(samples_tree(np.zeros((1, 10, 3))))
 
 
@@ -189,3 +190,35 @@ def test_a_tail_too_light_to_measure_points_out_of_the_axis():
     assert arrow.get_xdata() == pytest.approx([ax.get_xlim()[1]])
     assert list(arrow.get_ydata()) == [1.0]
     assert 5 < ax.get_xlim()[1] <= 100
+
+
+def test_coordinates_that_were_set_aside_are_not_shown():
+    noise = np.random.default_rng(6).normal(size=(1, 60, 3))
+    fits = {"location": np.zeros(3), "scale": np.ones(3), "df": np.array([4.0, 0.1, np.inf])}
+    tree = samples_tree(
+        noise, fits | {"is_set_aside": np.array([0, 1, 0]), "is_heavy_tailed": np.array([1, 1, 0])}
+    )
+    found = read_fits(tree)
+    assert (found.df.tolist(), found.n_set_aside, found.heavy_share) == ([4.0, np.inf], 1, 0.5)
+    assert (pooled_noise(tree).n_coordinates, pooled_noise(tree).n_silent) == (2, 1)
+
+
+def test_noise_of_a_minibatch_is_taken_from_its_own_group():
+    tree = make_example_tree()
+    pooled = pooled_noise(tree, of="minibatch")
+    data = tree["minibatch_noise"].to_dataset()
+    scaled = (data["noise"] - data["location"]) / data["scale"]
+    np.testing.assert_allclose(np.sort(pooled.values), np.sort(scaled.values.ravel()), rtol=1e-5)
+    ax = plots.plot_noise_histogram(tree, of="minibatch", ax=blank_axes())
+    assert ax.get_title(loc="left") == "Gradient noise where training ended"
+    assert ax.get_xlabel() == "noise of a minibatch of 64's gradient (fitted scales)"
+    with pytest.raises(InputError, match="'sample' or 'minibatch'"):
+        plots.plot_degrees_of_freedom(tree, of="batch")
+
+
+def test_fits_that_are_all_gaussian_can_be_drawn():
+    tree = make_example_tree()
+    data = tree["noise_model"].to_dataset()
+    tree["noise_model"].dataset = data.assign(df=data["df"] * np.inf)
+    ax = plots.plot_degrees_of_freedom(tree, ax=blank_axes())
+    assert all(np.asarray(line.get_xdata())[0] in (2.0, 200.0) for line in ax.lines)

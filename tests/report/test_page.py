@@ -129,6 +129,7 @@ def test_no_number_has_many_digits(page):
         "gradient_noise/samples",
         "tail_index",
         "noise_model",
+        "minibatch_noise",
         "sde",
         "optimizer",
         "theory",
@@ -144,7 +145,7 @@ def test_the_page_opens_without_a_group(group, quick):
     reader = Reader(render_report(tree))
     assert "Where this comes from" in reader.text
     assert "could not be drawn" not in reader.text
-    if group not in ("theory", "sde", "optimizer", "sde/adam", "optimizer/sgd"):
+    if group not in ("minibatch_noise", "theory", "sde", "optimizer", "sde/adam", "optimizer/sgd"):
         assert f"needs the group /{group}" in reader.text
 
 

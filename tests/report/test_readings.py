@@ -46,7 +46,7 @@ def test_gaussian_noise_is_called_gaussian():
     tree = make_example_tree()
     data = tree["noise_model"].to_dataset()
     tree["noise_model"].dataset = data.assign(is_heavy_tailed=data["is_heavy_tailed"] * 0)
-    assert "cannot be told from Gaussian in any of 96 recorded coordinates" in noise_sentence(tree)
+    assert "one sample's gradient looks Gaussian in all of 96 recorded coordinates" in noise_sentence(tree)
 
 
 def test_heavy_noise_gives_its_share_and_its_median_df():
@@ -160,3 +160,28 @@ def test_coverage_names_what_is_left_out():
     sentence, names = tables.coverage(tree)
     assert "cover 91 % of the trainable parameters" in sentence
     assert names == ["norm.running"]
+
+
+def test_the_noise_of_minibatches_is_in_the_verdict():
+    tree = make_example_tree()
+    heavy = tree["minibatch_noise/is_heavy_tailed"].values
+    assert (
+        f"and that of a minibatch of 64 is heavy-tailed in {100 * heavy.mean():.0f} % of 96;"
+        in noise_sentence(tree)
+    )
+    data = tree["minibatch_noise"].to_dataset()
+    tree["minibatch_noise"].dataset = data.assign(is_heavy_tailed=0 * data["is_heavy_tailed"])
+    assert "and that of a minibatch of 64 looks Gaussian everywhere;" in noise_sentence(tree)
+    only = xr.DataTree.from_dict({"/minibatch_noise": data})
+    assert noise_sentence(only).startswith("The noise of a minibatch of 64 is heavy-tailed in ")
+
+
+def test_a_meaning_that_differs_names_its_optimizers():
+    tree = make_example_tree()
+    data = tree["theory/adam"].to_dataset()
+    meanings = ["other", *data["gauge_meaning"].values[1:].tolist()]
+    tree["theory/adam"].dataset = data.assign(gauge_meaning=("gauge", meanings))
+    last = [row[-1].text for row in tables.regime_table(tree).rows]
+    assert last[0].startswith("sgd: ")
+    assert last[0].endswith("; adam: other")
+    assert "sgd" not in last[1]
