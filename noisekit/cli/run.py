@@ -11,6 +11,7 @@ import tyro
 
 from noisekit.cli.command import Command, log, print_json, print_table, rows
 from noisekit.study.config import StudyConfig
+from noisekit.study.presets import with_preset
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class Run(Command):
         from noisekit.results.io import check_output, save_tree
         from noisekit.results.summary import summary
 
-        self.study.check()
+        study = with_preset(self.problem, self.study)
+        study.check()
+        command = self.command(study)
         output = check_output(self.output or Path(f"{_stem(self.problem)}.nc"), overwrite=self.overwrite)
         page = self.report or output.with_suffix(".html")
         if not self.no_report:
@@ -44,9 +47,9 @@ class Run(Command):
 
         from noisekit.study import load_study_problem, run_study
 
-        problem = load_study_problem(self.problem, self.study)
-        log(f"To repeat this: {self.command()}")
-        tree = run_study(problem, self.study, command=self.command(), progress=True)
+        problem = load_study_problem(self.problem, study)
+        log(f"To repeat this: {command}")
+        tree = run_study(problem, study, command=command, progress=True)
         save_tree(tree, output, overwrite=self.overwrite)
         if not self.no_report:
             from noisekit.report import write_report
@@ -56,7 +59,7 @@ class Run(Command):
         table = summary(tree)
         if self.json:
             files = {"file": str(output), "report": None if self.no_report else str(page)}
-            print_json({**files, "command": self.command(), "summary": rows(table)})
+            print_json({**files, "command": command, "summary": rows(table)})
             return 0
         print_table(table[table["topic"] != "tail"].drop(columns=["batch_size"]))
         print()
@@ -67,10 +70,10 @@ class Run(Command):
             print(f"Report: {page}")
         return 0
 
-    def command(self) -> str:
-        """Return the line that repeats the study; of a user's own file only the name is kept."""
+    def command(self, study: StudyConfig) -> str:
+        """Return the line that repeats ``study``; of a user's own file only the name is kept."""
         name = f"{Path(self.problem.rpartition(':')[0]).name}:{self.problem.rpartition(':')[2]}"
-        return self.study.command(shlex.quote(name if ":" in self.problem else self.problem))
+        return study.command(shlex.quote(name if ":" in self.problem else self.problem))
 
 
 def _stem(problem: str) -> str:

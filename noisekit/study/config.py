@@ -8,7 +8,7 @@ from typing import Any
 from noisekit.errors import InputError, unknown_name
 
 LEARNING_RATES: dict[str, float] = {
-    "sgd": 0.05,
+    "sgd": 0.02,
     "signsgd": 0.0005,
     "rmsprop": 0.0005,
     "rmspropw": 0.0005,

@@ -65,12 +65,9 @@ def train_and_record(problem: ModelProblem, config: StudyConfig, *, progress: bo
             index = next(batches)
             optimizer.zero_grad()
             loss = problem.loss_fn(model(problem.inputs[index]), problem.targets[index])
-            if not torch.isfinite(loss):
-                raise NonFiniteError(
-                    f"The training loss is {loss.item()} at step {step}; lower training_learning_rate, "
-                    f"now {config.training_learning_rate:g}."
-                )
             loss.backward()
+            if not torch.isfinite(loss):
+                raise _not_finite(step, loss, trained, config)
             if step % config.record_every == 0:
                 gradients[step] = {
                     n: p.grad.detach().clone() for n, p in trained.items() if p.grad is not None
@@ -81,6 +78,17 @@ def train_and_record(problem: ModelProblem, config: StudyConfig, *, progress: bo
     x = problem.flatten({name: p.detach() for name, p in trained.items()})
     return TrainingRun(
         record, x, mean_gradient_error(record, gradients), final_gradients(problem, model, record)
+    )
+
+
+def _not_finite(
+    step: int, loss: Tensor, parameters: dict[str, nn.Parameter], config: StudyConfig
+) -> NonFiniteError:
+    bad = [n for n, p in parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
+    where = f", with NaN or infinite gradients in {', '.join(bad)}" if bad else ""
+    return NonFiniteError(
+        f"The training loss is {loss.item()} at step {step}{where}; look for NaN in the data, or lower "
+        f"training_learning_rate, now {config.training_learning_rate:g}."
     )
 
 
