@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from noisekit.gradients.measure import Measured, Request, measure_rows
+from noisekit.gradients.measure import Measured, Request, RowMeasurer
 
-CHUNK_ELEMENTS = 2**24
-"""How many numbers of explicit per-sample gradients may exist at once."""
+MOST_ELEMENTS = 2**26
+"""How many numbers of explicit per-sample gradients of one parameter may exist at once."""
+CACHED_ELEMENTS = 2**15
+"""How many of them are computed at a time on a CPU, so that they are measured while they are in its cache."""
 
 
 class Contribution(ABC):
@@ -19,60 +21,78 @@ class Contribution(ABC):
 
     n_samples: int
     shape: torch.Size
+    device: torch.device
 
     @abstractmethod
     def rows(self, samples: slice) -> Tensor:
         """Return c_i for ``samples``, (len(samples), *shape); the caller may overwrite it."""
 
+    def write(self, samples: slice, out: Tensor) -> None:
+        """Write c_i for ``samples`` to ``out`` (len(samples), *shape)."""
+        out.copy_(self.rows(samples))
+
+    @property
+    def cached_samples(self) -> int:
+        """For how many samples rows are best computed at a time on a CPU."""
+        return max(1, CACHED_ELEMENTS // max(self.shape.numel(), 1))
+
     def measure(self, request: Request) -> Measured:
         """Return the statistics asked for."""
-        return measure_chunks(self.n_samples, self.shape, self.rows, request)
+        return measure_chunks([self], request)
 
 
-def chunks(n_samples: int, size: int, limit: int = CHUNK_ELEMENTS) -> Iterator[slice]:
+def chunks(n_samples: int, size: int, limit: int = MOST_ELEMENTS) -> Iterator[slice]:
     """Yield slices of the samples so that ``size`` numbers a sample stay under ``limit``."""
     step = max(1, limit // max(size, 1))
     for start in range(0, n_samples, step):
         yield slice(start, min(start + step, n_samples))
 
 
-def measure_chunks(
-    n_samples: int, shape: torch.Size, rows: Callable[[slice], Tensor], request: Request
-) -> Measured:
-    """Return the statistics of c_i computed chunk by chunk; the Gram matrix pairs the chunks."""
-    parts = list(chunks(n_samples, shape.numel()))
-    if len(parts) == 1:
-        return measure_rows(rows(parts[0]), request)
-    once = Request(request.second_moment, request.squared_norms, False, request.index, request.sketch)
-    pieces = [measure_rows(rows(part), once) for part in parts]
-    total = Measured()
-    if request.second_moment:
-        total.second_moment = torch.stack(
-            [p.second_moment for p in pieces if p.second_moment is not None]
-        ).sum(0)
-    total.squared_norms = _joined([p.squared_norms for p in pieces])
-    total.values = _joined([p.values for p in pieces])
-    total.sketch = _joined([p.sketch for p in pieces])
-    if request.gram:
-        total.gram = _paired_gram(parts, rows, n_samples)
-    return total
+def measure_chunks(uses: Sequence[Contribution], request: Request) -> Measured:
+    """Return the statistics of Σ_uses c_i, computed a few samples at a time.
+
+    The Gram matrix needs all samples at once; where they are too many for the memory, chunks are paired.
+    """
+    n, shape = uses[0].n_samples, uses[0].shape
+    too_many = n * shape.numel() > MOST_ELEMENTS
+    most = max(1, MOST_ELEMENTS // max(shape.numel(), 1))
+    step = min(most, *(use.cached_samples for use in uses)) if uses[0].device.type == "cpu" else most
+    measurer = RowMeasurer(request, n, shape, keep=request.gram and not too_many)
+    for start in range(0, n, step):
+        measurer.take(_sum_of_rows(uses, slice(start, min(start + step, n)), measurer))
+    result = measurer.result()
+    if request.gram and too_many:
+        result.gram = _paired_gram(uses, list(chunks(n, shape.numel(), MOST_ELEMENTS)))
+        result.squared_norms = result.gram.diagonal()
+    return result
 
 
-def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
-    present = [part for part in parts if part is not None]
-    return torch.cat(present) if present else None
+def _sum_of_rows(uses: Sequence[Contribution], part: slice, measurer: RowMeasurer | None = None) -> Tensor:
+    """Return Σ_uses c_i for ``part`` as (len(part), d), in the measurer's room if it has one."""
+    count = part.stop - part.start
+    whole = None if measurer is None else measurer.whole
+    if len(uses) == 1 and whole is not None:
+        uses[0].write(part, whole[part].view(count, *uses[0].shape))
+        return whole[part]
+    total = uses[0].rows(part)
+    for use in uses[1:]:
+        total += use.rows(part)
+    total = total.reshape(count, -1)
+    return total if measurer is None else measurer.kept(part, total)
 
 
-def _paired_gram(parts: list[slice], rows: Callable[[slice], Tensor], n_samples: int) -> Tensor:
-    blocks: list[list[Tensor]] = []
+def _paired_gram(uses: Sequence[Contribution], parts: list[slice]) -> Tensor:
+    n = uses[0].n_samples
+    gram: Tensor | None = None
     for k, part in enumerate(parts):
-        here = rows(part).flatten(1)
-        blocks.append([here @ rows(other).flatten(1).T for other in parts[:k]] + [here @ here.T])
-    gram = blocks[0][0].new_empty(n_samples, n_samples)
-    for k, row in enumerate(blocks):
-        for j, block in enumerate(row):
-            gram[parts[k], parts[j]] = block
-            gram[parts[j], parts[k]] = block.T
+        here = _sum_of_rows(uses, part)
+        if gram is None:
+            gram = here.new_empty(n, n)
+        for other in parts[:k]:
+            block = here @ _sum_of_rows(uses, other).T
+            gram[part, other], gram[other, part] = block, block.T
+        gram[part, part] = here @ here.T
+    assert gram is not None
     return gram
 
 
@@ -82,19 +102,36 @@ class Explicit(Contribution):
     def __init__(self, gradients: Tensor):
         self.n_samples = gradients.shape[0]
         self.shape = gradients.shape[1:]
-        self._gradients = gradients
+        self.device = gradients.device
+        self.gradients = gradients
 
     def rows(self, samples: slice) -> Tensor:
-        return self._gradients[samples].clone()
+        return self.gradients[samples].clone()
+
+    def write(self, samples: slice, out: Tensor) -> None:
+        out.copy_(self.gradients[samples])
 
 
 class Computed(Contribution):
     """Per-sample gradients that a function computes for a slice of the samples."""
 
-    def __init__(self, n_samples: int, shape: torch.Size, compute: Callable[[slice], Tensor]):
+    def __init__(
+        self,
+        n_samples: int,
+        shape: torch.Size,
+        device: torch.device,
+        compute: Callable[[slice], Tensor],
+        cached_samples: int,
+    ):
         self.n_samples = n_samples
         self.shape = shape
+        self.device = device
         self._compute = compute
+        self._cached_samples = cached_samples
+
+    @property
+    def cached_samples(self) -> int:
+        return self._cached_samples
 
     def rows(self, samples: slice) -> Tensor:
         return self._compute(samples)
@@ -106,6 +143,7 @@ class Joined(Contribution):
     def __init__(self, passes: Sequence[Sequence[Contribution]]):
         self.n_samples = sum(uses[0].n_samples for uses in passes)
         self.shape = passes[0][0].shape
+        self.device = passes[0][0].device
         self._passes = passes
 
     def rows(self, samples: slice) -> Tensor:
@@ -114,21 +152,11 @@ class Joined(Contribution):
             n = uses[0].n_samples
             first, last = max(samples.start - start, 0), min(samples.stop - start, n)
             if first < last:
-                inside = slice(first, last)
-                parts.append(torch.stack([use.rows(inside) for use in uses]).sum(0))
+                parts.append(_sum_of_rows(uses, slice(first, last)))
             start += n
-        return torch.cat(parts)
+        return torch.cat(parts).reshape(-1, *self.shape)
 
 
 def measure(uses: Sequence[Contribution], request: Request) -> Measured:
     """Return the statistics of Σ_uses c_i: the contributions of all uses are summed, then squared."""
-    if len(uses) == 1:
-        return uses[0].measure(request)
-
-    def rows(samples: slice) -> Tensor:
-        total = uses[0].rows(samples)
-        for use in uses[1:]:
-            total += use.rows(samples)
-        return total
-
-    return measure_chunks(uses[0].n_samples, uses[0].shape, rows, request)
+    return uses[0].measure(request) if len(uses) == 1 else measure_chunks(uses, request)

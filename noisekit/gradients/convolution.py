@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from noisekit.gradients.contributions import Computed, Contribution
 from noisekit.gradients.outer import OuterSum
 
+CACHED_ROWS, CACHED_INPUTS = 2**20, 2**19
+"""Numbers of weight gradients, and of inputs and output gradients, that are handled at once on a CPU."""
+
 Geometry = tuple[Any, Any, Any, int]
 """(stride, padding, dilation, groups)."""
 
@@ -55,7 +58,10 @@ def convolution_weight(
         weight = weight.reshape(-1, copies, *shape)
         return weight[:, 0] if copies == 1 else weight.sum(1)
 
-    return Computed(n, shape, compute)
+    # One weight gradient of many groups is fastest while its inputs and its output stay in the cache.
+    touched = copies * (x[0].numel() + grad[0].numel())
+    at_once = max(1, min(CACHED_ROWS // shape.numel(), CACHED_INPUTS // touched))
+    return Computed(n, shape, x.device, compute, at_once)
 
 
 class _Pointwise(OuterSum):
@@ -64,10 +70,6 @@ class _Pointwise(OuterSum):
     def __init__(self, left: Tensor, right: Tensor, shape: torch.Size):
         super().__init__(left, right)
         self.shape = shape
-
-    def rows(self, samples: slice) -> Tensor:
-        rows = super().rows(samples)
-        return rows.reshape(rows.shape[0], *self.shape)
 
 
 def _tuple(value: Any, dims: int) -> list[int]:

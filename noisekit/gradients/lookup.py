@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from noisekit.gradients.contributions import CHUNK_ELEMENTS, Contribution, measure_chunks
+from noisekit.gradients.contributions import MOST_ELEMENTS, Contribution, measure_chunks
 from noisekit.gradients.measure import Measured, Request
 
 
@@ -17,6 +17,7 @@ class Lookup(Contribution):
             gradients = gradients.masked_fill((tokens == padding_idx).unsqueeze(-1), 0)
         self.n_samples = tokens.shape[0]
         self.shape = shape
+        self.device = gradients.device
         self._tokens = tokens
         self._gradients = gradients
 
@@ -29,8 +30,8 @@ class Lookup(Contribution):
         return table.reshape(n, *self.shape)
 
     def measure(self, request: Request) -> Measured:
-        if self.n_samples * self.shape.numel() <= CHUNK_ELEMENTS:
-            return measure_chunks(self.n_samples, self.shape, self.rows, request)
+        if self.n_samples * self.shape.numel() <= MOST_ELEMENTS:
+            return measure_chunks([self], request)
         return self._measure_sparse(request)
 
     def _measure_sparse(self, request: Request) -> Measured:
@@ -68,7 +69,7 @@ class Lookup(Contribution):
 def _matching_products(sums: Tensor, token: Tensor, sample: Tensor, n: int) -> Tensor:
     """Return Σ over pairs of slots with equal tokens of their dot products, by pair of samples."""
     gram = sums.new_zeros(n, n)
-    step = max(1, CHUNK_ELEMENTS // max(len(sums), 1))
+    step = max(1, MOST_ELEMENTS // max(len(sums), 1))
     for start in range(0, len(sums), step):
         part = slice(start, start + step)
         products = (sums[part] @ sums.T).mul_(token[part, None] == token[None, :])

@@ -23,6 +23,7 @@ class Request:
 
     @property
     def only_norms(self) -> bool:
+        """Whether nothing but |c_i|² is wanted."""
         return not (self.second_moment or self.gram or self.index is not None or self.sketch is not None)
 
 
@@ -40,28 +41,82 @@ class Measured:
     """c_i at the asked positions, (sample, coordinate)."""
     sketch: Tensor | None = None
     """(sample, projection)."""
+    spectrum: Tensor | None = None
+    """A sketch as its real Fourier transform, (sample, projection // 2 + 1)."""
+
+
+class RowMeasurer:
+    """Takes explicit per-sample gradients a few samples at a time and accumulates what is asked of them.
+
+    ``whole`` is None, or where all rows are kept for the Gram matrix: (sample, d). Rows are overwritten: the
+    signs of the sketch are multiplied in place, which squares and the Gram matrix do not see.
+    """
+
+    def __init__(self, request: Request, n_samples: int, shape: torch.Size, *, keep: bool):
+        self.request, self.n_samples, self.shape = request, n_samples, shape
+        self._keep = keep
+        self.whole: Tensor | None = None
+        self._second: Tensor | None = None
+        self._norms: list[Tensor] = []
+        self._values: list[Tensor] = []
+        self._sketches: list[Tensor] = []
+
+    def kept(self, samples: slice, rows: Tensor) -> Tensor:
+        """Return ``rows``, copied to the place where those of ``samples`` are kept if they are."""
+        if not self._keep:
+            return rows
+        if self.whole is None:
+            if len(rows) == self.n_samples:
+                self.whole = rows
+                return rows
+            self.whole = rows.new_empty(self.n_samples, self.shape.numel())
+        return self.whole[samples].copy_(rows)
+
+    def take(self, rows: Tensor) -> None:
+        """Measure ``rows`` (len(samples), d), in the order of the samples."""
+        request = self.request
+        if request.index is not None:
+            self._values.append(rows[:, request.index])
+        if request.sketch is not None:
+            self._sketches.append(request.sketch.apply_in_place(rows))
+        norms = request.squared_norms and not request.gram
+        if len(rows) == 1:
+            row = rows[0]
+            if request.second_moment:
+                if self._second is None:
+                    self._second = torch.zeros_like(row)
+                self._second.addcmul_(row, row)
+            if norms:
+                self._norms.append(torch.dot(row, row).unsqueeze(0))
+        elif request.second_moment or norms:
+            squares = rows.square() if self._keep else rows.square_()
+            if request.second_moment:
+                self._second = squares.sum(0) if self._second is None else self._second.add_(squares.sum(0))
+            if norms:
+                self._norms.append(squares.sum(1))
+
+    def result(self) -> Measured:
+        """Return the statistics of all rows taken."""
+        result = Measured(values=_joined(self._values), sketch=_joined(self._sketches))
+        if self.request.gram and self.whole is not None:
+            result.gram = self.whole @ self.whole.T
+            result.squared_norms = result.gram.diagonal()
+        elif self._norms:
+            result.squared_norms = _joined(self._norms)
+        if self._second is not None:
+            result.second_moment = self._second.reshape(self.shape)
+        return result
+
+
+def _joined(parts: list[Tensor]) -> Tensor | None:
+    return parts[0] if len(parts) == 1 else torch.cat(parts) if parts else None
 
 
 def measure_rows(rows: Tensor, request: Request) -> Measured:
-    """Return the statistics of explicit gradients ``rows`` (sample, *parameter), which are overwritten.
-
-    Signs of the sketch are multiplied in place: squares and the Gram matrix do not see them.
-    """
-    shape = rows.shape[1:]
+    """Return the statistics of explicit gradients ``rows`` (sample, *parameter), which are overwritten."""
+    measurer = RowMeasurer(request, rows.shape[0], rows.shape[1:], keep=request.gram)
     flat = rows.reshape(rows.shape[0], -1)
-    result = Measured()
-    if request.index is not None:
-        result.values = flat[:, request.index]
-    if request.sketch is not None:
-        flat, result.sketch = request.sketch.apply_in_place(flat)
     if request.gram:
-        result.gram = flat @ flat.T
-        result.squared_norms = result.gram.diagonal()
-    if request.second_moment:
-        squares = flat.square_()
-        result.second_moment = squares.sum(0).reshape(shape)
-        if result.squared_norms is None and request.squared_norms:
-            result.squared_norms = squares.sum(1)
-    elif result.squared_norms is None and request.squared_norms:
-        result.squared_norms = torch.linalg.vector_norm(flat, dim=1).square()
-    return result
+        measurer.whole = flat
+    measurer.take(flat)
+    return measurer.result()

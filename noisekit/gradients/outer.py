@@ -18,6 +18,7 @@ class OuterProduct(Contribution):
     def __init__(self, left: Tensor, right: Tensor):
         self.n_samples = left.shape[0]
         self.shape = torch.Size((left.shape[1], right.shape[1]))
+        self.device = left.device
         self.left = left
         self.right = right
 
@@ -39,7 +40,7 @@ class OuterProduct(Contribution):
             row, column = request.index // self.shape[1], request.index % self.shape[1]
             result.values = self.left[:, row] * self.right[:, column]
         if request.sketch is not None:
-            result.sketch = request.sketch.apply_outer(self.left, self.right)
+            result.spectrum = request.sketch.apply_outer(self.left, self.right)
         return result
 
 
@@ -53,15 +54,20 @@ class OuterSum(Contribution):
     def __init__(self, left: Tensor, right: Tensor):
         self.n_samples = left.shape[0]
         self.shape = torch.Size((left.shape[2], right.shape[2]))
+        self.device = left.device
         self.left = left
         self.right = right
 
     def rows(self, samples: slice) -> Tensor:
-        return torch.bmm(self.left[samples].transpose(1, 2), self.right[samples])
+        return torch.bmm(self.left[samples].transpose(1, 2), self.right[samples]).reshape(-1, *self.shape)
+
+    def write(self, samples: slice, out: Tensor) -> None:
+        out = out.view(len(out), self.left.shape[2], self.right.shape[2])
+        torch.bmm(self.left[samples].transpose(1, 2), self.right[samples], out=out)
 
     def measure(self, request: Request) -> Measured:
         length = self.left.shape[1]
-        if request.only_norms and length * (self.shape[0] + self.shape[1]) < self.shape.numel():
+        if request.only_norms and length * sum(self.shape) < self.shape.numel():
             left, right = self.left, self.right
             products = torch.bmm(left, left.transpose(1, 2)).mul_(torch.bmm(right, right.transpose(1, 2)))
             return Measured(squared_norms=products.sum((1, 2)))
