@@ -305,8 +305,8 @@ class GradientNoiseRecorder:
     def _before_step(self, *step: Any) -> None:
         if self.blind and any(callable(argument) for argument in _arguments_of(step)):
             raise InputError(
-                "optimizer.step(closure) computes the loss inside the step, where the recorder is blind: call "
-                "recorder.record(inputs, targets) before it."
+                "optimizer.step(closure) computes the loss inside the step, where the recorder is blind: "
+                "call recorder.record(inputs, targets) before it."
             )
         seen = [p for p in self._passes if p.differentiated]
         if seen and not self._recorded_by_call:
