@@ -123,9 +123,12 @@ class AdamSDE(PreconditionedSDE):
             return super().euler_step(state, at)
         x, m, v, u = state["x"], state["m"], state["v"], at.factor
         part = 1 - self.beta1
-        gradient = self.decayed_gradient(x)
-        second = self.second_moment(x, gradient, out=at.buffer("second", x))
-        noisy = self.noisy(x, gradient, at)
+        single = self.one_pass(x, at)
+        if single is None:
+            gradient, second = self.decayed_moments(x, at)
+            noisy = self.noisy(x, gradient, at)
+        else:
+            gradient, second, noisy = single, at.buffer("second", x), single
         if self.fused:
             advance_square_average(v, second, noisy, self.one_minus_beta2, at)
             age = at.position + 1 / at.substeps + at.lead

@@ -135,6 +135,33 @@ class OptimizerSDE(ABC):
         known = self._constants(x)[1]
         return self.noise.variance(x).clamp(min=1e-30) if known is None else known
 
+    def moments(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor]:
+        """Return ∇f(x) and diag Σ; a Σ that moves with x is taken once a step, at its first substep.
+
+        Over one step Σ moves by O(η), which changes V at second order. Where gradient and noise come from the
+        same data, one pass over them gives both.
+        """
+        constant = self._constants(x)[1]
+        if constant is not None:
+            return self.gradient(x), constant
+        held = at.draws.held
+        if at.index > 0 and "variance" in held:
+            return self.gradient(x), held["variance"]
+        if self.shares_data:
+            mean, second = self.noise.problem.gradient_moments(x)  # type: ignore[attr-defined]
+            share = self.noise.correction / self.noise.batch_size  # type: ignore[attr-defined]
+            held["variance"] = (second - mean.square()).mul_(share).clamp_(min=1e-30)
+            return mean, held["variance"]
+        held["variance"] = self.variance(x)
+        return self.gradient(x), held["variance"]
+
+    @property
+    def shares_data(self) -> bool:
+        """Whether ∇f and the noise are those of one problem, so that one pass can give both."""
+        owner = getattr(self.gradient_function, "__self__", None)
+        same = owner is not None and owner is getattr(self.noise, "problem", None)
+        return same and hasattr(self.noise, "drift_and_noise")
+
     def noisy(self, x: Tensor, gradient: Tensor, at: Substep) -> Tensor:
         """Return ∇f + Σ(x)^{1/2} z in a buffer."""
         scale, out = self._constants(x)[0], at.buffer("noisy", x)

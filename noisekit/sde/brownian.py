@@ -53,6 +53,8 @@ class Draws:
         self.rows = blocks[-1].stop - self.origin
         self.workspace = workspace or Workspace()
         self.generator = torch.Generator(device=like.device)
+        self.held: dict[str, Tensor] = {}
+        """What an equation keeps from the first substep of a step to the last."""
         self.source = NormalSource(like, self.workspace)
         self.bridge = bridge_matrix(substeps).to(like)
         # The root, then 1, 2, 4, … midpoints: the same pieces whatever the number of levels.

@@ -10,7 +10,7 @@ from torch import Tensor
 from noisekit._typing import GradientFunction, State
 from noisekit.errors import InputError, unknown_name
 from noisekit.noise.base import NoiseModel
-from noisekit.sde.base import OptimizerSDE, Schedule, decay_number
+from noisekit.sde.base import OptimizerSDE, Schedule, Substep, decay_number
 
 
 class PreconditionedSDE(OptimizerSDE):
@@ -63,12 +63,28 @@ class PreconditionedSDE(OptimizerSDE):
         gradient = self.gradient(x)
         return gradient.add(x, alpha=self.weight_decay) if self.decay == "l2" else gradient
 
-    def second_moment(self, x: Tensor, gradient: Tensor, out: Tensor | None = None) -> Tensor:
+    def decayed_moments(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor]:
+        """Return ∇f, with θx where the decay is of the L2 kind, and what V tends to, in a buffer."""
+        gradient, variance = self.moments(x, at)
+        if self.decay == "l2":
+            gradient = gradient.add(x, alpha=self.weight_decay)
+        if self.variant == "malladi":
+            return gradient, variance.expand_as(x)
+        return gradient, torch.addcmul(variance, gradient, gradient, out=at.buffer("second", x))
+
+    def one_pass(self, x: Tensor, at: Substep) -> Tensor | None:
+        """Return ∇f + ζ from one pass over the data where a step needs no more than that."""
+        if not (self.fused and at.substeps == 1 and self.shares_data):
+            return None
+        noisy = self.noise.drift_and_noise(x, at.normals, 1.0, 1.0)  # type: ignore[attr-defined]
+        return noisy.add(x, alpha=self.weight_decay) if self.decay == "l2" else noisy
+
+    def second_moment(self, x: Tensor, gradient: Tensor) -> Tensor:
         """Return what V tends to: (∇f)² + diag Σ, or diag Σ alone in the variant of Malladi et al."""
         variance = self.variance(x)
         if self.variant == "malladi":
             return variance.expand_as(x)
-        return torch.addcmul(variance, gradient, gradient, out=out)
+        return torch.addcmul(variance, gradient, gradient)
 
     def lead(self, substeps: int) -> float:
         """Return by what part of a step V(t) runs ahead of v_k at t = ηk when it starts from nothing.

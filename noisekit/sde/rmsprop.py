@@ -95,9 +95,12 @@ class RMSpropSDE(PreconditionedSDE):
         x, v, u = state["x"], state["v"], at.factor
         if self.order == 2:
             return super().euler_step(state, at)
-        gradient = self.decayed_gradient(x)
-        second = self.second_moment(x, gradient, out=at.buffer("second", x))
-        noisy = self.noisy(x, gradient, at)
+        single = self.one_pass(x, at)
+        if single is None:
+            gradient, second = self.decayed_moments(x, at)
+            noisy = self.noisy(x, gradient, at)
+        else:
+            gradient, second, noisy = single, at.buffer("second", x), single
         if self.fused:
             advance_square_average(v, second, noisy, self.one_minus_beta2, at)
             divisor = torch.sqrt(v, out=at.buffer("work", v)).add_(self.eps)

@@ -94,7 +94,7 @@ class SGDSDE(OptimizerSDE):
         if self.momentum or self.order == 2:
             return super().euler_step(state, at)
         x, u = state["x"], at.factor
-        if self._one_pass():
+        if self.shares_data:
             # One backward pass of a randomly weighted loss gives the drift and the noise together.
             x_old = x.clone() if self.weight_decay else x
             move = self.noise.drift_and_noise(x, at.normals, u * at.dt, u * at.noise_step)  # type: ignore[attr-defined]
@@ -110,12 +110,6 @@ class SGDSDE(OptimizerSDE):
         zeta = self.noise.sqrt_covariance_product(x, at.normals)
         x.sub_(gradient, alpha=u * at.dt).sub_(zeta, alpha=u * at.noise_step)
         return None
-
-    def _one_pass(self) -> bool:
-        """Return whether the noise model can add ∇f of this very problem to its noise in one pass."""
-        owner = getattr(self.gradient_function, "__self__", None)
-        same = owner is not None and owner is getattr(self.noise, "problem", None)
-        return same and hasattr(self.noise, "drift_and_noise")
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | {

@@ -47,6 +47,15 @@ class SignSGDSDE(OptimizerSDE):
             return x.shape[-1]
         return self.noise.n_normals(x) if is_normal(self.noise) else 0
 
+    def _expected_sign(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor]:
+        """Return ∇f and E[sign g]; with normal noise the latter is erf(∇f/√(2 diag Σ))."""
+        if is_normal(self.noise):
+            gradient, variance = self.moments(x, at)
+            mean = torch.mul(gradient, (2 * variance).rsqrt_(), out=at.buffer("mean", x)).erf_()
+            return gradient, mean
+        gradient = self.gradient(x)
+        return gradient, self.noise.expected_sign(x, gradient)
+
     def _sign_noise(self, x: Tensor, gradient: Tensor, mean: Tensor, at: Substep) -> Tensor:
         """Return a draw with mean 0 and covariance Cov(sign g)."""
         if self.noise.independent:
@@ -59,15 +68,13 @@ class SignSGDSDE(OptimizerSDE):
 
     def terms(self, state: State, at: Substep) -> tuple[State, State]:
         x = state["x"]
-        gradient = self.gradient(x)
-        mean = self.noise.expected_sign(x, gradient)
+        gradient, mean = self._expected_sign(x, at)
         noise = self._sign_noise(x, gradient, mean, at)
         return {"x": -at.factor * mean}, {"x": (-at.factor * math.sqrt(self.learning_rate)) * noise}
 
     def euler_step(self, state: State, at: Substep) -> None:
         x, u = state["x"], at.factor
-        gradient = self.gradient(x)
-        mean = self.noise.expected_sign(x, gradient)
+        gradient, mean = self._expected_sign(x, at)
         if self.noise.independent:
             x.addcmul_(deviation_of_signs(mean, at), at.normals, value=-u * at.noise_step)
         else:
