@@ -48,7 +48,13 @@ def plot_noise_histogram(
     z = wide_grid(farthest, 401) if is_wide else np.linspace(-farthest, farthest, 401)
     ax.plot(z, noise.density(z, "gaussian"), color=ROLE["gaussian"], linestyle="--", label="Gaussian fits")
     if noise.has_fit:
-        label = f"Student-t fits, median ν = {format_number(float(np.median(noise.df)), 2)}"
+        middle = float(np.median(noise.df))
+        is_gaussian = not np.isfinite(middle)
+        label = (
+            "fits, mostly Gaussian"
+            if is_gaussian
+            else f"Student-t fits, median ν = {format_number(middle, 2)}"
+        )
         ax.plot(z, noise.density(z, "fitted"), color=ROLE["student_t"], label=label)
     lowest, highest = float(density[density > 0].min()), float(density.max())
     # The upper third of the axis is left for the legend.
@@ -57,7 +63,7 @@ def plot_noise_histogram(
         yscale="log",
         ylim=ylim,
         xlim=(-farthest, farthest),
-        xlabel=f"noise of {noise.of}'s gradient ({noise.unit}s)",
+        xlabel=f"gradient noise of {noise.of} ({noise.unit}s)",
         ylabel="density",
         title=f"Gradient noise {noise.where}",
     )

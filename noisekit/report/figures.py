@@ -81,10 +81,7 @@ def _draw(tree: xr.DataTree, sketch: Sketch) -> Picture:
 
 
 def _sketches(tree: xr.DataTree) -> Iterator[Sketch]:
-    yield from _law_sketches("sample", "of one sample")
-    if has_group(tree, "minibatch_noise"):
-        batch = tree["minibatch_noise"].attrs.get("batch_size", "")
-        yield from _law_sketches("minibatch", f"of a minibatch of {batch}" if batch else "of a minibatch")
+    yield from _law_sketches(tree)
     yield Sketch("tail", NOISE, "Tail index by layer", plots.plot_tail_index, noise.read_tail_index)
     yield Sketch("hill", NOISE, "Hill plot", plots.plot_hill, noise.read_hill)
     spectrum = plots.plot_covariance_spectrum
@@ -97,14 +94,20 @@ def _sketches(tree: xr.DataTree) -> Iterator[Sketch]:
     yield from _check_sketches(tree)
 
 
-def _law_sketches(of: NoiseOf, whose: str) -> Iterator[Sketch]:
-    draw, read = partial(plots.plot_noise_histogram, of=of), partial(noise.read_histogram, of=of)
-    yield Sketch(f"histogram-{of}", NOISE, f"Noise {whose}", draw, read)
-    draw, read = partial(plots.plot_noise_qq, of=of), partial(noise.read_qq, of=of)
-    yield Sketch(f"qq-{of}", NOISE, f"Quantiles against both laws, {whose}", draw, read)
-    draw = partial(plots.plot_degrees_of_freedom, of=of)
-    read = partial(noise.read_degrees_of_freedom, of=of)
-    yield Sketch(f"df-{of}", NOISE, f"Degrees of freedom across layers, {whose}", draw, read)
+def _law_sketches(tree: xr.DataTree) -> Iterator[Sketch]:
+    whose: dict[NoiseOf, str] = {"sample": "one sample"}
+    if has_group(tree, "minibatch_noise"):
+        batch = tree["minibatch_noise"].attrs.get("batch_size")
+        whose["minibatch"] = f"minibatch of {batch}" if batch else "minibatch"
+    for of, name in whose.items():
+        draw, read = partial(plots.plot_noise_histogram, of=of), partial(noise.read_histogram, of=of)
+        yield Sketch(f"histogram-{of}", NOISE, f"Distribution of the noise, {name}", draw, read)
+        draw, read = partial(plots.plot_noise_qq, of=of), partial(noise.read_qq, of=of)
+        yield Sketch(f"qq-{of}", NOISE, f"Quantiles against both laws, {name}", draw, read)
+    for of, name in whose.items():
+        draw = partial(plots.plot_degrees_of_freedom, of=of)
+        read = partial(noise.read_degrees_of_freedom, of=of)
+        yield Sketch(f"df-{of}", NOISE, f"Degrees of freedom by layer, {name}", draw, read)
 
 
 def _path_sketches(tree: xr.DataTree) -> Iterator[Sketch]:

@@ -96,8 +96,10 @@ def read_degrees_of_freedom(tree: xr.DataTree, of: NoiseOf = "sample") -> str:
     heaviest = min(medians, key=lambda name: medians[name])
     middle = float(np.median(fits.df))
     text = f"Median ν is {format_number(middle, 2)} over {plural(fits.df.size, 'coordinate')}"
+    if not np.isfinite(middle):
+        text = f"Most of {plural(fits.df.size, 'coordinate')} fit a Gaussian best"
     if fits.heavy is not None:
-        text += f", and the Gaussian is rejected in {format_percent(fits.heavy_share)} of them"
+        text += f", and a Gaussian is rejected in {format_percent(fits.heavy_share)} of them"
     if middle < 2:
         # Values of a finite data set have a variance; such a fit means a sharp peak, not a missing moment.
         return f"{text}; ν below 2 here says that most values are close to zero and few are large."

@@ -195,9 +195,8 @@ def test_a_tail_too_light_to_measure_points_out_of_the_axis():
 def test_coordinates_that_were_set_aside_are_not_shown():
     noise = np.random.default_rng(6).normal(size=(1, 60, 3))
     fits = {"location": np.zeros(3), "scale": np.ones(3), "df": np.array([4.0, 0.1, np.inf])}
-    tree = samples_tree(
-        noise, fits | {"is_set_aside": np.array([0, 1, 0]), "is_heavy_tailed": np.array([1, 1, 0])}
-    )
+    fits |= {"is_set_aside": np.array([0, 1, 0]), "is_heavy_tailed": np.array([1, 1, 0])}
+    tree = samples_tree(noise, fits)
     found = read_fits(tree)
     assert (found.df.tolist(), found.n_set_aside, found.heavy_share) == ([4.0, np.inf], 1, 0.5)
     assert (pooled_noise(tree).n_coordinates, pooled_noise(tree).n_silent) == (2, 1)
@@ -211,7 +210,7 @@ def test_noise_of_a_minibatch_is_taken_from_its_own_group():
     np.testing.assert_allclose(np.sort(pooled.values), np.sort(scaled.values.ravel()), rtol=1e-5)
     ax = plots.plot_noise_histogram(tree, of="minibatch", ax=blank_axes())
     assert ax.get_title(loc="left") == "Gradient noise where training ended"
-    assert ax.get_xlabel() == "noise of a minibatch of 64's gradient (fitted scales)"
+    assert ax.get_xlabel() == "gradient noise of a minibatch of 64 (fitted scales)"
     with pytest.raises(InputError, match="'sample' or 'minibatch'"):
         plots.plot_degrees_of_freedom(tree, of="batch")
 
