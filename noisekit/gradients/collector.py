@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import NonFiniteError
-from noisekit.gradients.contributions import Contribution, measure
+from noisekit.gradients.contributions import Contribution, Explicit, measure
+from noisekit.gradients.measure import Measured, measure_rows
 from noisekit.gradients.record import GradientStatistics
 from noisekit.gradients.selection import Selection
 
@@ -30,17 +31,17 @@ class Sums:
 
     def means(self) -> dict[str, Tensor]:
         """Return (1/n) Σ g_i by parameter."""
-        return {name: t / self.n_samples for name, t in self.total.items()}
+        return _scaled(self.total, list(self.total), 1 / self.n_samples)
 
     def variances(self) -> dict[str, Tensor]:
         """Return the unbiased variance of one sample's gradient by parameter."""
         n = self.n_samples
-        return {
-            name: torch.addcmul(second, self.total[name], self.total[name], value=-1 / n)
-            .div_(n - 1)
-            .clamp_(min=0)
-            for name, second in self.second.items()
-        }
+        names = list(self.second)
+        totals = [self.total[name] for name in names]
+        found = list(torch._foreach_addcmul([self.second[name] for name in names], totals, totals, -1 / n))
+        torch._foreach_div_(found, n - 1)
+        torch._foreach_clamp_min_(found, 0)
+        return dict(zip(names, found, strict=True))
 
     def check_finite(self, where: str) -> None:
         """Raise NonFiniteError naming a parameter and a sample; waits for the device."""
@@ -63,18 +64,20 @@ class Collector:
         self.n_samples = 0
         self._total: dict[str, Tensor] = {}
         self._second: dict[str, Tensor] = {}
+        self._small: dict[str, Tensor] = {}
         self._norms: Tensor | None = None
         self._gram: Tensor | None = None
         self._values: dict[str, Tensor] = {}
         self._sketch: Tensor | None = None
+        self._spectrum: Tensor | None = None
 
     @property
     def empty(self) -> bool:
-        return self._norms is None
+        """Whether nothing was added yet."""
+        return not self._total
 
     def add(self, name: str, uses: Sequence[Contribution], gradient: Tensor, *, copy: bool = False) -> None:
         """Add the parameter ``name``; ``copy`` its gradient if somebody else may overwrite it."""
-        found = measure(uses, self.selection.request(name))
         self.n_samples = uses[0].n_samples
         gradient = gradient.to_dense().detach()
         if gradient.dtype in (torch.float16, torch.bfloat16):
@@ -82,35 +85,99 @@ class Collector:
         elif copy:
             gradient = gradient.clone()
         self._total[name] = gradient
+        if name in self.selection.small:
+            self._small[name] = _held_rows(uses)
+            return
+        found = measure(uses, self.selection.request(name))
         if found.second_moment is not None:
             self._second[name] = found.second_moment
+        if found.values is not None:
+            self._values[name] = found.values
+        self._add(found)
+
+    def _add(self, found: Measured) -> None:
         assert found.squared_norms is not None
         self._norms = _plus(self._norms, found.squared_norms)
         if found.gram is not None:
             self._gram = _plus(self._gram, found.gram)
-        if found.values is not None:
-            self._values[name] = found.values
         if found.sketch is not None:
             self._sketch = _plus(self._sketch, found.sketch)
+        if found.spectrum is not None:
+            self._spectrum = _plus(self._spectrum, found.spectrum)
+
+    def _measure_small(self) -> None:
+        """Measure the small parameters together; one without a gradient in this pass counts as zero."""
+        small = self.selection.small
+        if not small or not self._total:
+            return
+        like = next(iter(self._small.values()), next(iter(self._total.values())))
+        rows = [
+            self._small[name]
+            if name in self._small
+            else like.new_zeros(self.n_samples, part.stop - part.start)
+            for name, part in small.items()
+        ]
+        found = measure_rows(torch.cat(rows, 1), self.selection.request(""))
+        self._add(found)
+        if found.second_moment is not None:
+            for name, part in small.items():
+                if name in self._total:
+                    self._second[name] = found.second_moment[part].reshape(self._total[name].shape)
+        if found.values is not None:
+            start = 0
+            for name, part in self.selection.columns.items():
+                if name in small:
+                    count = part.stop - part.start
+                    self._values[name] = found.values[:, start : start + count]
+                    start += count
+        self._small.clear()
 
     def sums(self, scale: float | Tensor, names: Sequence[str]) -> Sums:
         """Return the sums for ``names`` in that order, contributions multiplied by ``scale``."""
+        self._measure_small()
         assert self._norms is not None
         square = scale * scale
-        values = [self._values[name] for name in self.selection.columns]
+        columns = self.selection.columns
+        values = [
+            self._values.get(name, self._norms.new_zeros(self.n_samples, part.stop - part.start))
+            for name, part in columns.items()
+        ]
+        sketch = self._sketch
+        if self._spectrum is not None:
+            sketch = _plus(torch.fft.irfft(self._spectrum, n=self.selection.sketch), sketch)
         return Sums(
             self.n_samples,
-            {name: self._total[name] * scale for name in names},
-            {name: self._second[name] * square for name in names if name in self._second},
+            _scaled(self._total, names, scale),
+            _scaled(self._second, names, square),
             self._norms * square,
             None if self._gram is None else self._gram * square,
-            torch.cat(values, 1) * scale if values else None,
-            None if self._sketch is None else self._sketch * scale,
+            torch.cat(values, 1).mul_(scale) if values else None,
+            None if sketch is None else sketch * scale,
         )
 
 
-def _plus(total: Tensor | None, term: Tensor) -> Tensor:
-    return term.clone() if total is None else total.add_(term)
+def _held_rows(uses: Sequence[Contribution]) -> Tensor:
+    """Return Σ_uses c_i as (sample, d), not to be written to."""
+    first = uses[0]
+    if len(uses) == 1 and isinstance(first, Explicit):
+        return first.gradients.flatten(1)
+    everything = slice(0, first.n_samples)
+    return torch.stack([use.rows(everything) for use in uses]).sum(0).flatten(1)
+
+
+def _scaled(tensors: dict[str, Tensor], names: Sequence[str], scale: float | Tensor) -> dict[str, Tensor]:
+    """Return ``tensors`` multiplied by ``scale``, in the order of ``names``."""
+    present = [name for name in names if name in tensors]
+    if not present:
+        return {}
+    return dict(zip(present, torch._foreach_mul([tensors[name] for name in present], scale), strict=True))
+
+
+def _plus(total: Tensor | None, term: Tensor | None) -> Tensor:
+    if total is None:
+        assert term is not None
+        return term.clone()
+    return total if term is None else total.add_(term)
 
 
 def merge_sums(parts: Sequence[Sums]) -> Sums:

@@ -74,6 +74,7 @@ def run_pass(
     *,
     engine: str = "hooks",
     tensors: Mapping[str, Tensor] | None = None,
+    plan: Plan | None = None,
 ) -> Pass:
     """Differentiate the loss once and hand each parameter's per-sample contributions to ``on_parameter``.
 
@@ -83,10 +84,10 @@ def run_pass(
     check_engine(engine)
     model = underlying(model)
     n = count_samples(inputs)
-    plan = plan_for(model, inputs, tensors)
-    names = [name for name in trainable(model) if name not in plan.unused]
+    plan = plan or plan_for(model, inputs, tensors)
     given = None
-    standing: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if name in set(names)}
+    standing: dict[str, Tensor] = {n: p for n, p in trainable(model).items() if n not in plan.unused}
+    names = list(standing)
     if tensors is not None:
         given = {name: t.detach().requires_grad_(name in standing) for name, t in tensors.items()}
         standing.update({name: t for name, t in given.items() if name in standing})
@@ -94,7 +95,11 @@ def run_pass(
     rest = [name for name in names if name not in hooked]
     before = random_state(standing) if rest and plan.stochastic else []
 
-    with HookCapture(model, standing, plan.layouts, hooked, on_parameter) as capture, torch.enable_grad():
+    targets_of_hooks = plan.targets if hooked else ()
+    with (
+        HookCapture(targets_of_hooks, standing, plan.layouts, on_parameter) as capture,
+        torch.enable_grad(),
+    ):
         capture.n_samples = n
         outputs = call_model(model, inputs, given)
         loss = evaluate(loss_fn, outputs, targets)

@@ -8,10 +8,12 @@ parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
@@ -49,17 +51,51 @@ def parameter_names(model: nn.Module) -> dict[int, str]:
     return {id(parameter): name for name, parameter in model.named_parameters()}
 
 
+@dataclass(frozen=True)
+class Target:
+    """A layer to hook: its rule, and the name of the parameter behind each of its attributes."""
+
+    module: ReferenceType[nn.Module]
+    rule: LayerRule
+    names: dict[str, str]
+    module_name: str
+
+
+def find_targets(model: nn.Module, names: Iterable[str], layouts: Mapping[str, Layout]) -> tuple[Target, ...]:
+    """Return the layers of ``model`` that use the parameters ``names`` and have a rule and a layout."""
+    wanted, canonical = set(names), parameter_names(model)
+    targets = []
+    for module_name, module in model.named_modules():
+        own = {attr: canonical[id(p)] for attr, p in module._parameters.items() if p is not None}
+        own = {attr: name for attr, name in own.items() if name in wanted}
+        rule = find_rule(module) if own and module_name in layouts else None
+        if rule is not None:
+            targets.append(Target(ref(module), rule, own, module_name))
+    return tuple(targets)
+
+
 @dataclass
 class _Call:
     """One call of a layer: what its rule needs once the gradient of the output is there."""
 
     layer: nn.Module
-    rule: LayerRule
-    names: dict[str, str]
-    module_name: str
+    target: Target
     x: Tensor
     version: int
     n: int
+
+
+@contextmanager
+def _off(device: str) -> Iterator[None]:
+    with torch.no_grad(), torch.autocast(device, enabled=False):
+        yield
+
+
+def _plain_arithmetic(grad: Tensor) -> AbstractContextManager[None]:
+    """Turn autograd and autocast off; nothing where they are off, as in most backward passes."""
+    if torch.is_grad_enabled() or torch.is_autocast_enabled(grad.device.type):
+        return _off(grad.device.type)
+    return nullcontext()
 
 
 class HookCapture:
@@ -71,10 +107,9 @@ class HookCapture:
 
     def __init__(
         self,
-        model: nn.Module,
+        targets: Sequence[Target],
         tensors: Mapping[str, Tensor],
         layouts: Mapping[str, Layout],
-        names: Iterable[str],
         on_parameter: OnParameter,
     ):
         self.n_samples = 0
@@ -83,14 +118,13 @@ class HookCapture:
         self.paused = False
         self._pending: dict[str, list[Contribution]] = {}
         self._handles: list[RemovableHandle] = []
-        wanted, canonical = set(names), parameter_names(model)
-        for module_name, module in model.named_modules():
-            rule = find_rule(module)
-            own = {attr: canonical[id(p)] for attr, p in module._parameters.items() if p is not None}
-            own = {attr: name for attr, name in own.items() if name in wanted}
-            if rule is not None and own and module_name in layouts:
-                hook = partial(self._see_call, rule, own, module_name)
-                self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+        wanted: dict[str, None] = {}
+        for target in targets:
+            module = target.module()
+            assert module is not None
+            wanted.update(dict.fromkeys(target.names.values()))
+            hook = partial(self._see_call, target)
+            self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
         for name in wanted:
             self._handles.append(tensors[name].register_hook(partial(self._see_gradient, name)))
 
@@ -109,9 +143,7 @@ class HookCapture:
 
     def _see_call(
         self,
-        rule: LayerRule,
-        names: dict[str, str],
-        module_name: str,
+        target: Target,
         layer: nn.Module,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -121,7 +153,7 @@ class HookCapture:
             return None
         if not torch.is_grad_enabled():
             return None
-        layout, n = self.layouts[module_name], self.n_samples
+        layout, n = self.layouts[target.module_name], self.n_samples
         x = (args[0] if args else next(iter(kwargs.values()))).detach()
         expanded = None
         if not layout.batched:
@@ -130,11 +162,11 @@ class HookCapture:
             x = x.expand(n, *(x.shape[1:] if leading else x.shape))
         elif output.shape[layout.axis] % n:
             raise UnsupportedModelError(
-                f"Axis {layout.axis} of the output of {module_name!r} has length "
+                f"Axis {layout.axis} of the output of {target.module_name!r} has length "
                 f"{output.shape[layout.axis]}, which is not a multiple of the {n} "
                 "samples: its rows cannot be told apart by sample."
             )
-        call = _Call(layer, rule, names, module_name, x, x._version, n)
+        call = _Call(layer, target, x, x._version, n)
         output.register_hook(partial(self._see_output_gradient, call))
         return expanded
 
@@ -147,21 +179,22 @@ class HookCapture:
                 f"The input of a {type(call.layer).__name__} layer was changed in place after its "
                 "use: replace the in-place operation by one that returns a result."
             )
-        with torch.no_grad(), torch.autocast(grad.device.type, enabled=False):
+        target = call.target
+        with _plain_arithmetic(grad):
             if x.is_floating_point():
                 x = x.to(grad.dtype)
                 if grad.dtype in (torch.float16, torch.bfloat16):
                     x = x.float()
             if grad.dtype in (torch.float16, torch.bfloat16):
                 grad = grad.float()
-            layout = self.layouts[call.module_name]
+            layout = self.layouts[target.module_name]
             x, grad = layout.samples_first(x, call.n), layout.samples_first(grad, call.n)
-            for attr, contribution in call.rule(call.layer, x, grad, call.n).items():
-                if attr in call.names:
-                    self._pending.setdefault(call.names[attr], []).append(contribution)
+            for attr, contribution in target.rule(call.layer, x, grad, call.n).items():
+                if attr in target.names:
+                    self._pending.setdefault(target.names[attr], []).append(contribution)
 
     def _see_gradient(self, name: str, grad: Tensor) -> None:
         uses = self._pending.pop(name, None)
         if uses and not self.paused:
-            with torch.no_grad(), torch.autocast(grad.device.type, enabled=False):
+            with _plain_arithmetic(grad):
                 self.on_parameter(name, uses, grad)

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_map
 from noisekit.errors import InputError, NonFiniteError, UnsupportedModelError
 from noisekit.gradients.batch import Batch, call_model, count_samples, select, tensors_of
 from noisekit.gradients.contributions import Contribution
-from noisekit.gradients.hooks import HookCapture, Layout
+from noisekit.gradients.hooks import HookCapture, Layout, Target, find_targets
 from noisekit.gradients.losses import Reduction
 from noisekit.gradients.random_state import random_state, untouched_random_state
 from noisekit.gradients.replay import ENGINES, frozen_buffers
@@ -41,6 +41,7 @@ class Plan:
     """How the per-sample gradients of a model are taken: by hooks where exact, by replay for the rest."""
 
     layouts: Mapping[str, Layout]
+    targets: tuple[Target, ...]
     hooked: tuple[str, ...]
     replayed: tuple[str, ...]
     replay_engine: str
@@ -50,6 +51,9 @@ class Plan:
     stochastic: bool
     """Whether a forward pass draws random numbers."""
     reductions: WeakKeyDictionary[Any, Reduction] = field(default_factory=WeakKeyDictionary)
+    """How the losses seen so far are reduced."""
+    selections: dict[Any, Any] = field(default_factory=dict)
+    """Drawn coordinates and sketches by what was asked for."""
 
 
 @dataclass
@@ -110,7 +114,8 @@ class Probe:
 
     def _may_expand(self, layouts: Mapping[str, Layout], reference: _Pass) -> bool:
         """Whether expanding the outputs that see no batch leaves the outputs of the model as they are."""
-        with HookCapture(self.model, self.leaves, layouts, self.names, lambda *_: None) as capture:
+        targets = find_targets(self.model, self.names, layouts)
+        with HookCapture(targets, self.leaves, layouts, lambda *_: None) as capture:
             capture.n_samples = PROBE
             try:
                 outputs = self._forward(PROBE).outputs
@@ -138,7 +143,8 @@ class Probe:
                 output.register_hook(received.append)
 
         wanted = [self.leaves[name] for name in self.names]
-        with HookCapture(self.model, self.leaves, layouts, self.names, on_parameter) as capture:
+        targets = find_targets(self.model, self.names, layouts)
+        with HookCapture(targets, self.leaves, layouts, on_parameter) as capture:
             capture.n_samples = PROBE
             batch, float_inputs = _watched_inputs(self.small[PROBE])
             with torch.enable_grad():
@@ -172,7 +178,8 @@ class Probe:
                 for out, has in zip(run.outputs, batched, strict=True)
             ]
             engine = "masked" if run.stochastic else self._deterministic_engine(rest, cotangents, close)
-        return Plan(layouts, hooked, rest, engine, unused, run.stochastic)
+        targets = find_targets(self.model, hooked, layouts)
+        return Plan(layouts, targets, hooked, rest, engine, unused, run.stochastic)
 
     def _deterministic_engine(
         self, names: Sequence[str], cotangents: Sequence[Tensor | None], close: _Closeness

@@ -186,6 +186,11 @@ class GradientNoiseRecorder:
         self._passes.clear()
 
     @property
+    def watching(self) -> bool:
+        """Whether the passes that come are recorded."""
+        return bool(self._passes) and not self._looking_away
+
+    @property
     def blind(self) -> bool:
         """Whether this step is to be recorded and no forward pass of the model came by."""
         return bool(self._step_handles) and not self._passes and not self._recorded_by_call
@@ -202,7 +207,7 @@ class GradientNoiseRecorder:
 
     def _record_batch(self, inputs: Batch, targets: Batch) -> None:
         inputs, targets = as_batch(inputs), as_batch(targets)
-        with self._look_away():
+        with self.looking_away():
             with untouched_random_state(dict(self.model.named_parameters())):
                 self._prepare(inputs)
                 assert self._selection is not None
@@ -215,7 +220,7 @@ class GradientNoiseRecorder:
             self._keep(sums, loss)
 
     @contextmanager
-    def _look_away(self) -> Iterator[None]:
+    def looking_away(self) -> Iterator[None]:
         """Let passes of the recorder's own go by unseen."""
         self._looking_away = True
         if self._capture is not None:
@@ -231,8 +236,9 @@ class GradientNoiseRecorder:
         """Draw the coordinates and the sketch once the covered parameters are known."""
         if self._selection is not None:
             return
-        covered, coverage, uncovered = covered_parameters(self.model, plan_for(self.model, inputs))
-        self._selection = Selection(covered, **self._wanted)
+        plan = plan_for(self.model, inputs)
+        covered, coverage, uncovered = covered_parameters(self.model, plan)
+        self._selection = Selection.of(plan, covered, **self._wanted)
         self._context = RowContext(self._selection, coverage, uncovered, self.seed)
 
     def _names(self) -> list[str]:
@@ -263,7 +269,7 @@ class GradientNoiseRecorder:
             return
         inputs = CallArguments((args, kwargs))
         n = count_samples(inputs)
-        with self._look_away():
+        with self.looking_away():
             plan = plan_for(model, inputs)
             self._prepare(inputs)
         assert self._selection is not None
@@ -274,7 +280,7 @@ class GradientNoiseRecorder:
                 TrainingPass(plan, self._selection, inputs, n, state, keep_uses=self._keep_uses)
             )
         if self._capture is None:
-            self._capture = HookCapture(model, tensors, plan.layouts, plan.hooked, self._see_parameter)
+            self._capture = HookCapture(plan.targets, tensors, plan.layouts, self._see_parameter)
             for name in plan.replayed:
                 hook = partial(self._see_replayed, name)
                 self._step_handles.append(tensors[name].register_hook(hook))
@@ -289,7 +295,7 @@ class GradientNoiseRecorder:
     def _see_loss(self, outputs: Any, targets: Any, loss: Tensor) -> None:
         if self._looking_away or not self._passes:
             return
-        with self._look_away():
+        with self.looking_away():
             self._passes[-1].see_loss(self.loss_fn, outputs, targets, loss)
 
     def _see_parameter(self, name: str, uses: Sequence[Contribution], gradient: Tensor) -> None:
@@ -316,7 +322,7 @@ class GradientNoiseRecorder:
                     "loop, or call recorder.observe(loss) before "
                     "backward, or recorder.record(inputs, targets)."
                 )
-            with self._look_away():
+            with self.looking_away():
                 if self._ranks is None:
                     gram = bool(self._wanted["gram"])
                     sums, losses = sums_of_step(self.model, seen, self._names(), gram=gram)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
 from noisekit.gradients.measure import Request
+from noisekit.gradients.probe import Plan
 from noisekit.gradients.sketch import ParameterSketch
 
 DEFAULT_SKETCH = 256
+SMALL = 1024
+"""Up to how many numbers a parameter has whose per-sample gradients are simply held."""
 
 
 class Selection:
@@ -34,25 +38,51 @@ class Selection:
         self.index = _positions(coordinates, self.total, seed)
         self.sketch = _projections(sketch, self.total)
         self.columns: dict[str, slice] = {}
+        self.small: dict[str, slice] = {}
+        """Where in their concatenation the parameters are that are so small as to be measured together."""
         self._local: dict[str, Tensor] = {}
         self._sketches: dict[str, ParameterSketch] = {}
-        offset, taken = 0, 0
+        offset, taken, packed = 0, 0, 0
+        in_small: list[Tensor] = []
         for position, (name, p) in enumerate(parameters.items()):
-            dtype = torch.float32 if p.dtype in (torch.float16, torch.bfloat16) else p.dtype
             if self.index is not None:
                 inside = (self.index >= offset) & (self.index < offset + p.numel())
                 count = int(inside.sum())
                 if count:
-                    self._local[name] = (self.index[inside] - offset).to(p.device)
+                    local = self.index[inside] - offset
+                    self._local[name] = local.to(p.device)
                     self.columns[name] = slice(taken, taken + count)
                     taken += count
-            if self.sketch:
-                key = (seed * 100_003 + position) % 2**62
-                self._sketches[name] = ParameterSketch(p.shape, self.sketch, key, p.device, dtype)
+                    if p.numel() <= SMALL:
+                        in_small.append(local + packed)
+            if p.numel() <= SMALL:
+                self.small[name] = slice(packed, packed + p.numel())
+                packed += p.numel()
+            elif self.sketch:
+                self._sketches[name] = self._new_sketch(p.shape, position, seed, p)
             offset += p.numel()
+        if packed and self.sketch:
+            like = parameters[next(iter(self.small))]
+            self._sketches[""] = self._new_sketch(torch.Size((packed,)), len(self.sizes), seed, like)
+        if in_small:
+            self._local[""] = torch.cat(in_small).to(next(iter(parameters.values())).device)
+
+    @classmethod
+    def of(cls, plan: Plan, parameters: Mapping[str, Tensor], **wanted: Any) -> Selection:
+        """Return the selection for what is wanted, drawn once for each ``plan``."""
+        if not isinstance(wanted["coordinates"], int):
+            return cls(parameters, **wanted)
+        key = tuple(sorted(wanted.items()))
+        if key not in plan.selections:
+            plan.selections[key] = cls(parameters, **wanted)
+        return plan.selections[key]
+
+    def _new_sketch(self, shape: torch.Size, position: int, seed: int, like: Tensor) -> ParameterSketch:
+        dtype = torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
+        return ParameterSketch(shape, self.sketch, (seed * 100_003 + position) % 2**62, like.device, dtype)
 
     def request(self, name: str) -> Request:
-        """Return what to ask of the parameter ``name``."""
+        """Return what to ask of the parameter ``name``; "" is the concatenation of the small ones."""
         return Request(
             second_moment=self.second_moment,
             squared_norms=True,

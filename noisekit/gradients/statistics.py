@@ -58,8 +58,10 @@ def gradient_statistics(
     plan = plan_for(model, inputs)
     covered, coverage, uncovered = covered_parameters(model, plan)
     local_gram = gram and ranks is None
-    selection = Selection(covered, coordinates=coordinates, sketch=sketch, gram=local_gram, seed=seed)
-    run = partial(run_pass, model, loss_fn, inputs, targets, engine=engine)
+    selection = Selection.of(
+        plan, covered, coordinates=coordinates, sketch=sketch, gram=local_gram, seed=seed
+    )
+    run = partial(run_pass, model, loss_fn, inputs, targets, engine=engine, plan=plan)
     sums, _ = sums_of_batch(ranks, gram, selection, run)
     sums.check_finite("")
     return to_statistics(sums, selection, coverage, uncovered)
