@@ -36,9 +36,8 @@ def fluctuation(hyper: Hyperparameters, deviation: Array) -> Fluctuation:
     weight = (1 - first) * (1 - second) / (1 - first * second)
     shape = (1 + second) / (2 * (1 - second))
     w = gamma.ppf((np.arange(128) + 0.5) / 128, shape, scale=1 / shape)
-    xi = np.linspace(0, 9, 601)
-    density = 2 * np.exp(-(xi**2) / 2) / np.sqrt(2 * np.pi) * (xi[1] - xi[0])
-    density[0] /= 2
+    xi = (np.arange(600) + 0.5) * 9 / 600  # midpoints: at β₂ = 0 the step jumps at 0
+    density = 2 * np.exp(-(xi**2) / 2) / np.sqrt(2 * np.pi) * 9 / 600
     root = np.sqrt(weight * xi[:, None] ** 2 + (1 - weight) * w)
     slope, power = [], []
     for ratio in hyper.eps / deviation:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from noisekit._typing import Observable, OptimizerFactory
+from noisekit._typing import Observable, OptimizerFactory, State
 from noisekit.noise.base import NoiseModel
-from noisekit.optimizers.state import STATE_KEYS, checked_optimizer, read_entry
+from noisekit.optimizers.state import STATE_KEYS, checked_optimizer, probe_optimizer, read_entry, write_state
 from noisekit.problems.base import Problem
 from noisekit.sde.blocks import replicate_blocks
 from noisekit.sde.brownian import Draws
-from noisekit.sde.inputs import check_count, replicate_x0
+from noisekit.sde.inputs import check_count, replicate_state, replicate_x0
 from noisekit.sde.solution import Solution
 
 
@@ -29,6 +29,8 @@ def simulate_coupled(
     observables: Mapping[str, Observable] | None = None,
     keep_state: bool = True,
     seed: int = 0,
+    start_step: int = 0,
+    init_state: State | None = None,
 ) -> Solution:
     """Return runs of a torch optimizer on g = ∇f(x) + Σ(x)^{1/2} z_k, z_k the increment of the SDE's path.
 
@@ -36,23 +38,29 @@ def simulate_coupled(
     number of substeps. The law is that of Gaussian noise; path by path the optimizer stays near its SDE, so
     that a difference of means is known far better than from independent runs.
 
-    Arguments: as in ``simulate_optimizer``, with Gaussian ``noise``.
+    Arguments: as in ``simulate_optimizer``, with Gaussian ``noise``; ``start_step`` and ``init_state`` (m, v)
+    as in ``integrate``.
     Returns a Solution of kind "optimizer"; pair its replicates with the SDE's of the same seed.
     """
     steps, save_every = check_count("steps", steps), check_count("save_every", save_every)
+    start_step = check_count("start_step", start_step, least=0)
     x = replicate_x0(x0, check_count("replicates", replicates))
     param = torch.nn.Parameter(x)
     optimizer = checked_optimizer(make_optimizer, param)
+    if init_state or start_step:
+        template = probe_optimizer(make_optimizer, x)
+        given = replicate_state(dict(init_state or {}), x, ["m", "v"])
+        write_state(optimizer, param, template, given, start_step)
     draws = Draws(seed, replicate_blocks(*x.shape), noise.n_normals(x), 1, x)
     saved: list[int] = []
     states: dict[str, list[Tensor]] = {}
     values: dict[str, list[Tensor]] = {name: [] for name in observables or {}}
     diverged = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
-    for step in range(steps + 1):
+    for step in range(start_step, start_step + steps + 1):
         x = param.detach()
         bad = ~torch.isfinite(x).all(dim=1) & (diverged < 0)
         diverged[bad] = step
-        if step % save_every == 0:
+        if (step - start_step) % save_every == 0:
             saved.append(step)
             for name, function in (observables or {}).items():
                 values[name].append(function(x).detach())
@@ -60,7 +68,7 @@ def simulate_coupled(
                 for name, value in _state(optimizer, param).items():
                     # Averages appear with the first step; before it they are zero.
                     states.setdefault(name, [torch.zeros_like(value)] * (len(saved) - 1)).append(value)
-        if step == steps:
+        if step == start_step + steps:
             break
         with torch.no_grad():
             kick = noise.sqrt_covariance_product(x, draws.normals(step)[0])
