@@ -80,11 +80,13 @@ def rows_in_a_tile(y: Tensor) -> int:
 def _sums(y: Tensor, centre: Tensor, unit: Tensor) -> Tensor:
     """Return Σ t/(1+u), Σ u/(1+u), Σ log(1+u) − u/(1+u) over the samples, (3, row), with t = √κ z and u = t².
 
-    The last term is of order u²/2; summed as one, small κ does not cancel between sums.
+    The last term is of order u²/2; summed as one, small κ does not cancel between sums. v = 1 + u is
+    rounded, but everything is then taken at the rounded v (v − 1 is exact), so log v may stand for the
+    slower log1p u.
     """
     t = (y - centre).mul_(unit)
-    u = t * t
-    weight = (u + 1).reciprocal_()
+    v = (t * t).add_(1)
+    weight = v.reciprocal()
     weighted_t = t.mul_(weight).sum(1)
-    share = weight.mul_(u)
-    return torch.stack([weighted_t, share.sum(1), torch.log1p(u).sub_(share).sum(1)])
+    share = weight.mul_(v - 1)
+    return torch.stack([weighted_t, share.sum(1), v.log_().sub_(share).sum(1)])

@@ -95,7 +95,7 @@ def test_extreme_scales_fit_like_scale_one(dtype: torch.dtype, scale: float) -> 
 def test_float32_stays_near_float64() -> None:
     x = torch.cat([student_samples(df, 10_000, 8, seed=int(df)) for df in (1.0, 3.0, 10.0, 30.0)], dim=1)
     wide, narrow = fit_student_t(x), fit_student_t(x.float())
-    assert ((narrow.kappa - wide.kappa).abs() < 1e-2 * wide.kappa_error).all()
+    assert ((narrow.kappa - wide.kappa).abs() < 2e-2 * wide.kappa_error).all()
     torch.testing.assert_close(narrow.likelihood_ratio, wide.likelihood_ratio, rtol=1e-4, atol=2e-2)
 
 
