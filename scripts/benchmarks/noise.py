@@ -1,6 +1,6 @@
 """Accuracy and speed of the noise fits and the tail index, on simulated truth.
 
-    python scripts/benchmarks/noise.py             # every table, about six minutes on one core
+    python scripts/benchmarks/noise.py             # every table, about two minutes on one core
     python scripts/benchmarks/noise.py fit speed   # some: fit interval select traps tail stable joint speed
 
 Every table names its sample sizes. Times are CPU times of one thread; scipy's loop runs on a few coordinates,
