@@ -165,7 +165,8 @@ class Probe:
             _backward(leaves, random, wanted)
 
         unused = tuple(name for name in self.names if truth[name] is None)
-        close = _Closeness(truth, run.outputs)
+        layers = [out for _, out in run.calls if out.is_floating_point()]  # a forward may cast to bf16 within
+        close = _Closeness(truth, [*run.outputs, *layers])
         hooked = tuple(
             name for name in self.names if name in sums and close(name, sums[name], float(sizes[name]))
         )

@@ -23,6 +23,7 @@ Reference = Callable[..., dict[str, Tensor]]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning"),
 ]
 N, BATCH = 24, 4
 
