@@ -47,7 +47,7 @@ class Ensemble:
     def still_falling(self) -> bool:
         """Return whether the mean of the last tenth lies clearly below that of the tenth before it."""
         width = int(np.ceil(0.1 * self.values.shape[1]))
-        if self.n < 2 or self.values.shape[1] < 4 * width or width < 2:
+        if self.n < 2 or self.values.shape[1] < 3 * width:
             return False
         change = self.values[:, -width:].mean(axis=1) - self.values[:, -2 * width : -width].mean(axis=1)
         return bool(change.mean() < -3 * change.std(ddof=1) / np.sqrt(self.n))

@@ -67,7 +67,10 @@ def plot_tail_index(
     for alpha, offset, colour in beyond:
         outside = alpha > right
         ax.plot(np.full(outside.sum(), right), offset[outside], ">", color=colour, clip_on=False)
-    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if left <= t <= right]
+    candidates = (
+        (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if right > 15 * left else (0.5, 1, 2, 3, 4, 6, 8, 12, 20)
+    )
+    ticks = [t for t in candidates if left <= t <= right]
     ax.set(
         xscale="log",
         xlim=(left, right),

@@ -67,10 +67,10 @@ def read_tail_index(tree: xr.DataTree) -> str:
     low, high = data["alpha_interval"].isel(estimator=0, block=lowest).values.astype(float)
     text += f" (95 % interval {format_interval(low, high, 2)}, {estimator} estimator)"
     if high < 2:
-        return text + ", below 2, so its variance is infinite."
+        return text + ", below 2, where a law with such a tail has no variance."
     if low <= 2:
         return text + ", which does not rule out an infinite variance (α < 2)."
-    return text + ", above 2, so its variance is finite."
+    return text + ", above 2, where the variance is finite."
 
 
 def read_hill(tree: xr.DataTree) -> str:
@@ -86,7 +86,7 @@ def read_hill(tree: xr.DataTree) -> str:
     )
     if abs(early - late) <= error:
         return text + ": a plateau, as a power law has."
-    return text + ": no plateau, so this is no clean power law and one tail index says little."
+    return text + ": no plateau, so the index depends on where the tail is taken to begin."
 
 
 def read_degrees_of_freedom(tree: xr.DataTree, of: NoiseOf = "sample") -> str:

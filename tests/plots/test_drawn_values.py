@@ -9,7 +9,7 @@ from scipy import stats
 
 import noisekit.plots as plots
 from noisekit.errors import InputError
-from noisekit.plots.ensembles import ensemble
+from noisekit.plots.ensembles import Ensemble, ensemble
 from noisekit.plots.fits import read_fits
 from noisekit.plots.hill_plot import hill_estimates
 from noisekit.plots.pooled_noise import pooled_noise
@@ -221,3 +221,12 @@ def test_fits_that_are_all_gaussian_can_be_drawn():
     tree["noise_model"].dataset = data.assign(df=data["df"] * np.inf)
     ax = plots.plot_degrees_of_freedom(tree, ax=blank_axes())
     assert all(np.asarray(line.get_xdata())[0] in (2.0, 200.0) for line in ax.lines)
+
+
+@pytest.mark.parametrize(("slope", "falling"), [(-0.05, True), (0.0, False), (0.05, False)])
+@pytest.mark.parametrize("instants", [6, 40])
+def test_a_loss_that_still_falls_is_noticed(slope, falling, instants):
+    rng = np.random.default_rng(7)
+    loss = 1 + slope * np.arange(instants) + 0.01 * rng.standard_normal((20, instants))
+    runs = Ensemble(np.arange(instants), loss, 0, "optimizer")
+    assert runs.still_falling() is falling
