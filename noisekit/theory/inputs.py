@@ -18,6 +18,8 @@ ADAPTIVE = ("rmsprop", "rmspropw", "adam", "adamw")
 DECOUPLED = ("signsgd", "rmspropw", "adamw")
 """Optimizers whose weight decay acts on x beside the gradient; the others add it to the gradient."""
 
+_LARGEST = 5000
+
 GAUSSIAN_SLOPE = float(np.sqrt(2 / np.pi))
 """ℓ = √(2/π), the slope of E[sign(u + z)] at u = 0 for a standard normal z."""
 
@@ -70,6 +72,11 @@ def as_symmetric(name: str, values: Any, dimension: int | None = None) -> Array:
     array = as_array(name, values)
     if array.ndim == 0:
         array = np.full(dimension or 1, float(array))
+    if array.shape[0] > _LARGEST:
+        raise InputError(
+            f"{name} has {array.shape[0]} coordinates; laws are computed with (d, d) matrices up to d = {_LARGEST}. "
+            "Take a block of coordinates, or noise_floor, which needs no matrix."
+        )
     matrix = np.diag(array) if array.ndim == 1 else array
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"{name} has shape {array.shape}; a vector (d,) or a matrix (d, d) is needed.")

@@ -198,6 +198,7 @@ def test_noise_may_be_a_model_a_matrix_or_variances():
         ({"source": "simulation"}, "source of a stationary law"),
         ({"variant": "malladi"}, "variants belong to"),
         ({"minimum": [1.0]}, "minimum has 1"),
+        ({"hessian": np.ones(10_000)}, "up to d = 5000"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(change, words):
