@@ -56,7 +56,7 @@ def train_and_record(problem: ModelProblem, config: StudyConfig, *, progress: bo
         optimizer,
         schedule=every(config.record_every),
         coordinates=min(config.coordinates, problem.n_parameters),
-        sketch=config.sketch,
+        sketch=config.sketch if config.sketch < problem.n_parameters else 0,
         seed=seed,
     )
     batches = minibatches(problem.n_samples, config.training_batch_size, seed, problem.device)
