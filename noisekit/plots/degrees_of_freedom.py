@@ -11,7 +11,7 @@ from noisekit.plots.fits import NoiseOf, read_fits
 from noisekit.plots.numbers import format_percent
 from noisekit.plots.style import MUTED, ROLE, axes_or_new, themed
 
-_LARGEST = 200.0
+_SMALLEST, _LARGEST = 0.1, 200.0
 
 
 @themed
@@ -41,7 +41,7 @@ def plot_degrees_of_freedom(
     ax = axes_or_new(ax)
     for row, name in enumerate(names[shown]):
         inside = block == name
-        q = np.quantile(np.clip(df[inside], 0.3, _LARGEST), [0.1, 0.25, 0.5, 0.75, 0.9])
+        q = np.quantile(np.clip(df[inside], _SMALLEST, _LARGEST), [0.1, 0.25, 0.5, 0.75, 0.9])
         ax.hlines(row, q[0], q[4], color=ROLE["student_t"], linewidth=1.2)
         ax.hlines(row, q[1], q[3], color=ROLE["student_t"], linewidth=6, alpha=0.55)
         ax.plot(q[2], row, "o", color=ROLE["student_t"], markersize=5)
@@ -55,13 +55,13 @@ def plot_degrees_of_freedom(
             "heavy", (1.02, -0.55), xycoords=("axes fraction", "data"), va="bottom", fontsize=8, color=MUTED
         )
     ax.axvline(2.0, color=MUTED, linestyle=":", linewidth=1.2)
-    lowest = max(0.3, min(1.5, 0.8 * float(np.quantile(np.minimum(df, _LARGEST), 0.01))))
+    lowest = max(_SMALLEST, min(1.5, 0.8 * float(np.quantile(np.minimum(df, _LARGEST), 0.01))))
     ax.set(
         xscale="log",
         xlim=(lowest, 1.1 * _LARGEST),
         xlabel="degrees of freedom ν (dotted: infinite variance below 2)",
     )
-    ticks = [t for t in (0.5, 1, 2, 5, 10, 30, 80, 200) if t >= lowest]
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 80, 200) if t >= lowest]
     ax.set_xticks(ticks, ["Gauss" if t == _LARGEST else f"{t:g}" for t in ticks])
     ax.minorticks_off()
     where = "where training ended" if fits.step is None else f"at step {fits.step}"

@@ -8,8 +8,10 @@ from matplotlib.axes import Axes
 
 from noisekit.errors import InputError
 from noisekit.plots.ensembles import ensemble
-from noisekit.plots.groups import dataset, has_group, optimizers_in, shorten
+from noisekit.plots.floor_against_noise import predicted_floor
+from noisekit.plots.groups import dataset, optimizers_in, shorten
 from noisekit.plots.style import ROLE, axes_or_new, themed
+from noisekit.plots.ticks import plain_log_ticks
 
 
 @themed
@@ -45,7 +47,7 @@ def plot_noise_floors(tree: xr.DataTree, *, ax: Axes | None = None) -> Axes:
             )  # fmt: skip
             labelled.add(label)
             values.append(level)
-        floor = _floor(tree, name)
+        floor = predicted_floor(tree, name)
         if floor > 0:
             label = "predicted noise floor (excess loss)"
             ax.plot(floor, row + 0.2, "s", color=ROLE["theory"], label=None if label in labelled else label)
@@ -60,15 +62,10 @@ def plot_noise_floors(tree: xr.DataTree, *, ax: Axes | None = None) -> Axes:
         ax.set_xscale("log")
         if max(positive) < 3 * min(positive):
             ax.set_xlim(0.5 * min(positive), 2 * max(positive))
+        plain_log_ticks(ax.xaxis)
     ax.set_yticks(range(len(names)), [shorten(n) for n in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
     ax.set(xlabel="loss", title="How low each optimizer gets")
     ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2, columnspacing=1.2)
     return ax
-
-
-def _floor(tree: xr.DataTree, name: str) -> float:
-    if not has_group(tree, f"theory/{name}") or "noise_floor" not in tree[f"theory/{name}"]:
-        return float("nan")
-    return float(tree[f"theory/{name}"]["noise_floor"])

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from noisekit.plots.groups import dataset, step_values
 from noisekit.plots.numbers import format_count
 from noisekit.plots.style import MUTED, ORANGE, axes_or_new, themed
+from noisekit.plots.ticks import plain_log_ticks, whole_ticks
 
 
 @themed
@@ -54,5 +55,7 @@ def plot_noise_scale(tree: xr.DataTree, *, ax: Axes | None = None) -> Axes:
         yscale="log", ylim=(bottom, top), xlabel="training step", ylabel="noise scale (samples)",
         title="Gradient noise scale",
     )  # fmt: skip
+    plain_log_ticks(ax.yaxis)
+    whole_ticks(ax.xaxis)
     ax.legend(loc="best")
     return ax

@@ -19,6 +19,8 @@ def format_number(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
     exponent = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
+    if digits < exponent < 5:
+        return _minus(f"{round(value, digits - 1 - exponent):.0f}")
     if -4 < exponent < 5:
         return _minus(f"{value:.{max(digits - 1 - exponent, 0)}f}")
     return _scientific(value, digits - 1, exponent)

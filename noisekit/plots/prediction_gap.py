@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from noisekit.errors import unknown_name
 from noisekit.plots.groups import dataset, optimizers_in, shorten, step_values
 from noisekit.plots.style import CYCLE, INK, MUTED, axes_or_new, optimizer_colour, themed
+from noisekit.plots.ticks import whole_ticks
 
 
 @themed
@@ -68,5 +69,6 @@ def plot_prediction_gap(
         ylabel=f"gap of the mean {shorten(observable.replace('_', ' '))} (%)",
         title="Prediction minus real runs",
     )
+    whole_ticks(ax.xaxis)
     ax.legend(loc="best", ncols=2)
     return ax

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from noisekit.plots.blocks import largest_blocks
 from noisekit.plots.groups import dataset, shorten, step_values
 from noisekit.plots.style import CYCLE, INK, MUTED, axes_or_new, themed
+from noisekit.plots.ticks import plain_log_ticks, whole_ticks
 
 
 @themed
@@ -50,6 +51,8 @@ def plot_signal_to_noise(tree: xr.DataTree, *, max_blocks: int = 4, ax: Axes | N
         title="Signal-to-noise ratio",
     )
     ax.set_ylim(bottom=bottom)
+    plain_log_ticks(ax.yaxis)
+    whole_ticks(ax.xaxis)
     if hidden:
         ax.annotate(
             "▾ no signal seen", (1, 1), (0, 3), xycoords="axes fraction", textcoords="offset points",

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from noisekit.plots.groups import dataset, step_values
 from noisekit.plots.style import BLUE, axes_or_new, themed
+from noisekit.plots.ticks import whole_ticks
 
 
 @themed
@@ -24,4 +25,5 @@ def plot_training_curve(tree: xr.DataTree, *, ax: Axes | None = None) -> Axes:
     if np.nanmin(loss) > 0 and np.nanmax(loss) > 20 * np.nanmin(loss):
         ax.set_yscale("log")
     ax.set(xlabel="training step", ylabel="loss of the recorded batch", title="Recorded training")
+    whole_ticks(ax.xaxis)
     return ax

@@ -14,6 +14,7 @@ from noisekit.errors import InputError
 from noisekit.plots.ensembles import Ensemble, ensemble
 from noisekit.plots.groups import choose_optimizer, optimizers_in, shorten
 from noisekit.plots.style import COLUMN_WIDTH, ROLE, theme
+from noisekit.plots.ticks import whole_ticks
 
 _BANDS = ("quantiles", "standard_error")
 
@@ -70,6 +71,7 @@ def _panel(tree: xr.DataTree, optimizer: str, observable: str, band: str, ax: Ax
         _band(ax, runs, role, band)
     title = shorten(optimizer) + ("" if drawn else ": nothing but diverged replicates")
     ax.set(xlabel="optimizer step", ylabel=shorten(observable.replace("_", " ")), title=title)
+    whole_ticks(ax.xaxis)
     ax.legend(loc="best")
     return ax
 

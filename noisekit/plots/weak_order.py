@@ -12,6 +12,7 @@ from noisekit.errors import InputError
 from noisekit.plots.groups import dataset, optimizers_in, shorten
 from noisekit.plots.numbers import format_with_error
 from noisekit.plots.style import CYCLE, axes_or_new, optimizer_colour, themed
+from noisekit.plots.ticks import plain_log_ticks
 
 
 @themed
@@ -61,5 +62,7 @@ def plot_weak_order(
         xscale="log", yscale="log", xlabel="learning rate η", ylabel="largest gap over time",
         title="Weak order of the SDEs",
     )  # fmt: skip
+    plain_log_ticks(ax.xaxis)
+    plain_log_ticks(ax.yaxis)
     ax.legend(loc="best")
     return ax

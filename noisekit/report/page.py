@@ -65,8 +65,11 @@ def _facts(tree: xr.DataTree) -> list[str]:
     facts = [str(attrs[name]) for name in ("problem", "dataset") if attrs.get(name)]
     if attrs.get("n_parameters"):
         facts.append(f"{tables.format_count(int(attrs['n_parameters']))} parameters")
-    if attrs.get("n_samples"):
-        facts.append(f"{tables.format_count(int(attrs['n_samples']))} samples")
+    total, part = (int(attrs.get(name) or 0) for name in ("n_training_samples", "n_samples"))
+    if total or part:
+        facts.append(f"{tables.format_count(total or part)} training samples")
+    if 0 < part < total:
+        facts.append(f"optimizers compared on {tables.format_count(part)} of them")
     if attrs.get("batch_size"):
         facts.append(f"batch size {tables.format_count(int(attrs['batch_size']))}")
     return facts

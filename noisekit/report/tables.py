@@ -225,7 +225,7 @@ def provenance_rows(tree: xr.DataTree) -> list[tuple[str, str]]:
             continue
         if name == "versions":
             value = ", ".join(f"{k} {v}" for k, v in _json(value).items()) or value
-        if name in ("n_samples", "n_parameters"):
+        if name in ("n_samples", "n_training_samples", "n_parameters") and value:
             value = format_count(int(value))
         if name == "deterministic":
             value = "yes" if value else "no"

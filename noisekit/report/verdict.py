@@ -38,6 +38,8 @@ def _tails(tree: xr.DataTree) -> str:
     fits = read_fits(tree)
     when = "" if fits.step is None else f"at step {fits.step} "
     count = plural(fits.df.size, "recorded coordinate")
+    if fits.n_set_aside:
+        count = f"the {count} that {'has' if fits.df.size == 1 else 'have'} a smooth law"
     batches = _tails_of_minibatch(tree, "that")
     after = f", and {batches}" if batches else ""
     if fits.heavy is None:
@@ -126,8 +128,9 @@ def prediction_sentence(tree: xr.DataTree) -> str:
     parts = [f"{word} for {_and(found)}" for word, found in words.items() if found]
     head = f"The SDE's prediction of the mean loss {_and(parts)}"
     if len(words["held"]) == count and count > 1:
+        all_of_them = "both" if count == 2 else f"all {count}"
         gaps = _and(words["held"])
-        head = f"The SDE's prediction of the mean loss held for all {count} optimizers: {gaps}"
+        head = f"The SDE's prediction of the mean loss held for {all_of_them} optimizers: {gaps}"
     return f"{head} (mean relative gap ± Monte-Carlo error)."
 
 

@@ -47,6 +47,23 @@ def test_a_figure_is_labelled_and_no_text_overlaps(name, whole_tree):
         assert ax.get_xlabel()
         assert ax.get_ylabel() or not ax.yaxis.get_major_locator()().size or named_ticks(ax)
         assert ax.get_title(loc="left")
+    assert_no_text_overlaps(figure)
+
+
+@pytest.mark.parametrize("floor", [1e-7, 0.004, 0.016, 0.7, 0.8])
+def test_no_range_of_numbers_makes_labels_overlap(floor, whole_tree):
+    tree = whole_tree.copy(deep=True)
+    for name in ("sgd", "adam"):
+        tree[f"theory/{name}"].dataset = tree[f"theory/{name}"].to_dataset().assign(noise_floor=floor)
+    noise = tree["gradient_noise"].to_dataset()
+    for name in ("total_noise_scale", "total_noise_scale_interval", "signal_to_noise"):
+        noise[name] = noise[name] * floor
+    tree["gradient_noise"].dataset = noise
+    for plot in (plots.plot_noise_floors, plots.plot_noise_scale, plots.plot_signal_to_noise):
+        assert_no_text_overlaps(plot(tree).figure)
+
+
+def assert_no_text_overlaps(figure):
     figure.canvas.draw()
     boxes = [(t.get_text(), t.get_window_extent()) for t in visible_texts(figure)]
     inside = figure.bbox.padded(1)

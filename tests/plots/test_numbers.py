@@ -26,6 +26,8 @@ from noisekit.plots.numbers import (
         (float("nan"), 3, "–"),
         (float("-inf"), 3, "−∞"),
         (64.0, 2, "64"),
+        (495.2, 2, "495"),
+        (17738.0, 2, "18000"),
     ],
 )
 def test_numbers_have_few_digits(value, digits, text):

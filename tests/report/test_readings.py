@@ -60,7 +60,7 @@ def test_heavy_noise_gives_its_share_and_its_median_df():
 
 
 @pytest.mark.parametrize(("words", "expected"), [
-    (("held", "held"), "held for all 2 optimizers: sgd ("),
+    (("held", "held"), "held for both optimizers: sgd ("),
     (("held", "missed"), ") and missed for adam ("),
     (("unclear", "held"), "held for adam ("),
 ])  # fmt: skip
