@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from noisekit.errors import InputError, unknown_name
-from noisekit.gradients.batch import Batch, call_model, count_samples, tensors_of, trainable
+from noisekit.gradients.batch import Batch, call_model, count_samples, trainable
 from noisekit.gradients.checks import Plan, plan_for
 from noisekit.gradients.contributions import Explicit
 from noisekit.gradients.hooks import HookCapture, OnParameter
 from noisekit.gradients.losses import Reduction, evaluate, find_reduction
+from noisekit.gradients.outputs import Outputs, check_sums, cotangents
 from noisekit.gradients.random_state import random_state, set_random_state, untouched_random_state
 from noisekit.gradients.replay import ENGINES
 
@@ -102,9 +103,11 @@ def run_pass(
     ):
         capture.n_samples = n
         outputs = call_model(model, inputs, given)
+        seen = Outputs(outputs) if rest else None
+        outputs = outputs if seen is None else seen.given
         loss = evaluate(loss_fn, outputs, targets)
         reduction = reduction_of(plan, loss_fn, outputs, targets, n)
-        leaves = [leaf for leaf in tensors_of(outputs) if leaf.is_floating_point()] if rest else []
+        leaves = [] if seen is None else [*seen.outer, *seen.inner]
         wanted = [standing[name] for name in names]
         watched = [leaf for leaf in leaves if leaf.requires_grad]
         results = torch.autograd.grad(loss, [*wanted, *watched], allow_unused=True)
@@ -114,9 +117,23 @@ def run_pass(
     }
     if rest:
         received = iter(results[len(wanted) :])
-        cotangents = [next(received) if leaf.requires_grad else None for leaf in leaves]
+        reached = [next(received) if leaf.requires_grad else None for leaf in leaves]
+        half = len(leaves) // 2
+        arrived = cotangents(reached[:half], reached[half:], plan.frontier)
         how = _replay_engine(engine, plan)
-        replay(model, standing, rest, inputs, cotangents, n, how, before, on_parameter, gradients)
+        replay(
+            model,
+            standing,
+            rest,
+            inputs,
+            arrived,
+            n,
+            how,
+            before,
+            on_parameter,
+            gradients,
+            frontier=plan.frontier,
+        )
     return Pass(loss.detach(), gradients, float(n) if reduction == "mean" else 1.0, plan, n, reduction)
 
 
@@ -144,16 +161,23 @@ def replay(
     state: Sequence[Tensor],
     on_parameter: OnParameter,
     gradients: Mapping[str, Tensor],
+    *,
+    frontier: Sequence[int] = (),
 ) -> None:
-    """Hand on the contributions of ``names`` from a replay of the forward pass with this random ``state``."""
+    """Hand on the contributions of ``names`` from a replay of the forward pass with this random ``state``.
+
+    Where the model computes its own loss, from the outputs ``frontier``, they must add up to ``gradients``.
+    """
     with untouched_random_state(tensors):
         if state:
             set_random_state(tensors, state)
         parts = list(ENGINES[how](model, tensors, names, inputs, cotangents, n))
     with torch.no_grad():
+        rows = {name: torch.cat([part[name] for _, part in parts]) for name in names}
+        if frontier:
+            check_sums(rows, gradients)
         for name in names:
-            rows = torch.cat([part[name] for _, part in parts])
-            on_parameter(name, [Explicit(rows)], gradients[name])
+            on_parameter(name, [Explicit(rows[name])], gradients[name])
 
 
 def weighted_pass(
@@ -165,19 +189,28 @@ def weighted_pass(
     wanted = {name: p for name, p in trainable(model).items() if name not in plan.unused}
     with torch.enable_grad():
         outputs = call_model(model, inputs)
-        loss = evaluate(loss_fn, outputs, targets)
-        scale = float(n) if reduction_of(plan, loss_fn, outputs, targets, n) == "mean" else 1.0
-        leaves = [
-            leaf
-            for leaf in tensors_of(outputs)
-            if leaf.requires_grad and leaf.ndim and leaf.shape[0] % n == 0
-        ]
-        cotangents = torch.autograd.grad(loss, leaves, retain_graph=True)
+        seen = Outputs(outputs)
+        loss = evaluate(loss_fn, seen.given, targets)
+        scale = float(n) if reduction_of(plan, loss_fn, seen.given, targets, n) == "mean" else 1.0
+        outer, inner = (
+            [_gradient_of(loss, leaf) if leaf.requires_grad else None for leaf in leaves]
+            for leaves in (seen.outer, seen.inner)
+        )
+    reached = [
+        (leaf, cotangent)
+        for leaf, cotangent in zip(seen.inner, cotangents(outer, inner, plan.frontier), strict=True)
+        if cotangent is not None and cotangent.ndim and cotangent.shape[0] % n == 0
+    ]
+    leaves = [leaf for leaf, _ in reached]
     rows = []
     for row in weights:
         pushed = []
-        for cotangent in cotangents:
+        for _, cotangent in reached:
             w = row.to(cotangent).repeat_interleave(cotangent.shape[0] // n) * scale
             pushed.append(cotangent * w.reshape(-1, *[1] * (cotangent.ndim - 1)))
         rows.append(torch.autograd.grad(leaves, list(wanted.values()), pushed, retain_graph=True))
     return {name: torch.stack([row[k] for row in rows]) for k, name in enumerate(wanted)}
+
+
+def _gradient_of(loss: Tensor, leaf: Tensor) -> Tensor | None:
+    return torch.autograd.grad(loss, leaf, retain_graph=True, allow_unused=True)[0]

@@ -25,6 +25,7 @@ from noisekit.gradients.batch import Batch, call_model, count_samples, select, t
 from noisekit.gradients.contributions import Contribution
 from noisekit.gradients.hooks import HookCapture, Layout, Target, find_targets
 from noisekit.gradients.losses import Reduction
+from noisekit.gradients.outputs import loss_frontier
 from noisekit.gradients.random_state import random_state, untouched_random_state
 from noisekit.gradients.replay import ENGINES, frozen_buffers
 
@@ -50,6 +51,8 @@ class Plan:
     """Trainable parameters that the outputs do not depend on."""
     stochastic: bool
     """Whether a forward pass draws random numbers."""
+    frontier: tuple[int, ...] = ()
+    """The outputs that a loss inside the model is computed from."""
     reductions: WeakKeyDictionary[Any, Reduction] = field(default_factory=WeakKeyDictionary)
     """How the losses seen so far are reduced."""
     selections: dict[Any, Any] = field(default_factory=dict)
@@ -179,8 +182,9 @@ class Probe:
                 for out, has in zip(run.outputs, batched, strict=True)
             ]
             engine = "masked" if run.stochastic else self._deterministic_engine(rest, cotangents, close)
+        frontier = loss_frontier(run.outputs, batched)
         targets = find_targets(self.model, hooked, layouts)
-        return Plan(layouts, targets, hooked, rest, engine, unused, run.stochastic)
+        return Plan(layouts, targets, hooked, rest, engine, unused, run.stochastic, frontier)
 
     def _deterministic_engine(
         self, names: Sequence[str], cotangents: Sequence[Tensor | None], close: _Closeness

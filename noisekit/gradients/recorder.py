@@ -286,11 +286,11 @@ class GradientNoiseRecorder:
                 self._step_handles.append(tensors[name].register_hook(hook))
         self._capture.n_samples = n
 
-    def _after_forward(self, _: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
+    def _after_forward(self, _: nn.Module, args: tuple[Any, ...], outputs: Any) -> Any:
         if self._looking_away or not self._passes or not torch.is_grad_enabled():
-            return
-        self._passes[-1].see_outputs(outputs)
+            return outputs
         self._watch.start()
+        return self._passes[-1].see_outputs(outputs)
 
     def _see_loss(self, outputs: Any, targets: Any, loss: Tensor) -> None:
         if self._looking_away or not self._passes:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from noisekit.errors import InputError
-from noisekit.gradients.batch import Batch, tensors_of
+from noisekit.gradients.batch import Batch
 from noisekit.gradients.checks import Plan
 from noisekit.gradients.collector import Collector, Sums, merge_sums
 from noisekit.gradients.contributions import Contribution, Joined, measure
 from noisekit.gradients.engine import reduction_of, replay
 from noisekit.gradients.measure import Request
+from noisekit.gradients.outputs import Outputs, cotangents
 from noisekit.gradients.selection import Selection
 
 
@@ -49,17 +51,20 @@ class TrainingPass:
         self.uses: dict[str, list[Contribution]] | None = {} if keep_uses else None
         """Every use of every parameter, kept where the Gram matrix spans several passes."""
         self._state = state
-        self._outputs: list[Tensor] = []
-        self._received: dict[int, Tensor] = {}
+        self._outer: list[Tensor | None] = []
+        self._inner: list[Tensor | None] = []
 
-    def see_outputs(self, outputs: Any) -> None:
-        """Keep the gradients of the outputs where a replay will need them."""
+    def see_outputs(self, outputs: Any) -> Any:
+        """Return the outputs for the loop to use; their gradients are kept where a replay will need them."""
         if not self.plan.replayed:
-            return
-        self._outputs = [leaf for leaf in tensors_of(outputs) if leaf.is_floating_point()]
-        for k, leaf in enumerate(self._outputs):
-            if leaf.requires_grad:
-                leaf.register_hook(lambda grad, k=k: self._received.__setitem__(k, grad.detach()))
+            return outputs
+        seen = Outputs(outputs)
+        self._outer, self._inner = [None] * len(seen.outer), [None] * len(seen.inner)
+        for leaves, received in ((seen.outer, self._outer), (seen.inner, self._inner)):
+            for k, leaf in enumerate(leaves):
+                if leaf.requires_grad:
+                    leaf.register_hook(partial(_keep, received, k))
+        return seen.given
 
     def see_loss(self, loss_fn: Any, outputs: Any, targets: Any, loss: Tensor) -> None:
         """Keep the loss and find out how it is reduced."""
@@ -88,7 +93,7 @@ class TrainingPass:
     @property
     def differentiated(self) -> bool:
         """Whether a backward pass has come through."""
-        return not self.collector.empty or bool(self._received)
+        return not self.collector.empty or any(c is not None for c in self._outer)
 
     @property
     def scale(self) -> Tensor:
@@ -106,12 +111,13 @@ class TrainingPass:
                 {name: p for name, p in model.named_parameters() if p.requires_grad},
                 self.plan.replayed,
                 self.inputs,
-                [self._received.get(k) for k in range(len(self._outputs))],
+                cotangents(self._outer, self._inner, self.plan.frontier),
                 self.n_samples,
                 self.plan.replay_engine,
                 self._state if self.plan.stochastic else [],
                 self.add,
                 self.gradients,
+                frontier=self.plan.frontier,
             )
         return self.collector.sums(self.scale, names)
 
@@ -153,3 +159,7 @@ def _gram(passes: Sequence[TrainingPass], names: Sequence[str]) -> Tensor:
     assert total is not None
     scales = torch.cat([p.scale.expand(p.n_samples) for p in passes]).to(total.dtype)
     return total * scales * scales[:, None]
+
+
+def _keep(received: list[Tensor | None], k: int, gradient: Tensor) -> None:
+    received[k] = gradient.detach()
