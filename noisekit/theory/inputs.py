@@ -74,8 +74,8 @@ def as_symmetric(name: str, values: Any, dimension: int | None = None) -> Array:
         array = np.full(dimension or 1, float(array))
     if array.shape[0] > _LARGEST:
         raise InputError(
-            f"{name} has {array.shape[0]} coordinates; laws are computed with (d, d) matrices up to d = {_LARGEST}. "
-            "Take a block of coordinates, or noise_floor, which needs no matrix."
+            f"{name} has {array.shape[0]} coordinates; laws are computed with (d, d) matrices up to "
+            f"d = {_LARGEST}. Take a block of coordinates, or noise_floor, which needs no matrix."
         )
     matrix = np.diag(array) if array.ndim == 1 else array
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
