@@ -10,7 +10,7 @@ from torch import Tensor
 
 from noisekit.errors import NonFiniteError
 from noisekit.gradients.contributions import Contribution, Explicit, measure
-from noisekit.gradients.measure import Measured, measure_rows
+from noisekit.gradients.measure import Measured, Workspace, measure_rows
 from noisekit.gradients.record import GradientStatistics
 from noisekit.gradients.selection import Selection
 
@@ -70,6 +70,7 @@ class Collector:
         self._values: dict[str, Tensor] = {}
         self._sketch: Tensor | None = None
         self._spectrum: Tensor | None = None
+        self._workspace = Workspace()
 
     @property
     def empty(self) -> bool:
@@ -88,7 +89,7 @@ class Collector:
         if name in self.selection.small:
             self._small[name] = _held_rows(uses)
             return
-        found = measure(uses, self.selection.request(name))
+        found = measure(uses, self.selection.request(name, self._workspace))
         if found.second_moment is not None:
             self._second[name] = found.second_moment
         if found.values is not None:
@@ -135,6 +136,7 @@ class Collector:
     def sums(self, scale: float | Tensor, names: Sequence[str]) -> Sums:
         """Return the sums for ``names`` in that order, contributions multiplied by ``scale``."""
         self._measure_small()
+        self._workspace = Workspace()
         assert self._norms is not None
         square = scale * scale
         columns = self.selection.columns

@@ -70,10 +70,10 @@ def measure_chunks(uses: Sequence[Contribution], request: Request) -> Measured:
 def _sum_of_rows(uses: Sequence[Contribution], part: slice, measurer: RowMeasurer | None = None) -> Tensor:
     """Return Σ_uses c_i for ``part`` as (len(part), d), in the measurer's room if it has one."""
     count = part.stop - part.start
-    whole = None if measurer is None else measurer.whole
-    if len(uses) == 1 and whole is not None:
-        uses[0].write(part, whole[part].view(count, *uses[0].shape))
-        return whole[part]
+    room = measurer.room(part) if len(uses) == 1 and measurer is not None else None
+    if room is not None:
+        uses[0].write(part, room.view(count, *uses[0].shape))
+        return room
     total = uses[0].rows(part)
     for use in uses[1:]:
         total += use.rows(part)

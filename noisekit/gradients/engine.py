@@ -76,18 +76,20 @@ def run_pass(
     engine: str = "hooks",
     tensors: Mapping[str, Tensor] | None = None,
     plan: Plan | None = None,
+    parameters: Mapping[str, nn.Parameter] | None = None,
 ) -> Pass:
     """Differentiate the loss once and hand each parameter's per-sample contributions to ``on_parameter``.
 
     ``tensors`` are values for (some of) the parameters, by name, that are used in the place of the model's
-    own.
+    own; ``plan`` and ``parameters`` are what is covered, where that is known already.
     """
     check_engine(engine)
     model = underlying(model)
     n = count_samples(inputs)
     plan = plan or plan_for(model, inputs, tensors)
     given = None
-    standing: dict[str, Tensor] = {n: p for n, p in trainable(model).items() if n not in plan.unused}
+    covered = parameters or {n: p for n, p in trainable(model).items() if n not in plan.unused}
+    standing: dict[str, Tensor] = {**covered}
     names = list(standing)
     if tensors is not None:
         given = {name: t.detach().requires_grad_(name in standing) for name, t in tensors.items()}

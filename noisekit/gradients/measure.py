@@ -10,6 +10,20 @@ from torch import Tensor
 from noisekit.gradients.sketch import ParameterSketch
 
 
+class Workspace:
+    """Memory for the rows of one parameter after the other: fresh pages would cost as much as the products."""
+
+    def __init__(self) -> None:
+        self._memory: dict[torch.dtype, Tensor] = {}
+
+    def rows(self, n: int, d: int, like: Tensor) -> Tensor:
+        """Return uninitialised memory (n, d) that is valid until the next call."""
+        memory = self._memory.get(like.dtype)
+        if memory is None or memory.numel() < n * d or memory.device != like.device:
+            memory = self._memory[like.dtype] = like.new_empty(n * d)
+        return memory[: n * d].view(n, d)
+
+
 @dataclass(frozen=True)
 class Request:
     """The statistics wanted of one parameter; whatever is off costs nothing."""
@@ -20,6 +34,7 @@ class Request:
     index: Tensor | None = None
     """Flat positions within the parameter, (coordinate,)."""
     sketch: ParameterSketch | None = None
+    workspace: Workspace | None = None
 
     @property
     def only_norms(self) -> bool:
@@ -56,29 +71,37 @@ class RowMeasurer:
         self.request, self.n_samples, self.shape = request, n_samples, shape
         self._keep = keep
         self.whole: Tensor | None = None
+        """All rows, where the Gram matrix needs them."""
+        self._scratch: Tensor | None = None
         self._second: Tensor | None = None
         self._norms: list[Tensor] = []
         self._values: list[Tensor] = []
         self._sketches: list[Tensor] = []
 
+    def room(self, samples: slice) -> Tensor | None:
+        """Return memory to write the rows of ``samples`` to, once the first rows have been taken."""
+        if self.whole is not None:
+            return self.whole[samples]
+        return None if self._scratch is None else self._scratch[: samples.stop - samples.start]
+
     def kept(self, samples: slice, rows: Tensor) -> Tensor:
         """Return ``rows``, copied to the place where those of ``samples`` are kept if they are."""
         if not self._keep:
+            self._scratch = rows
             return rows
         if self.whole is None:
             if len(rows) == self.n_samples:
                 self.whole = rows
                 return rows
-            self.whole = rows.new_empty(self.n_samples, self.shape.numel())
+            workspace = self.request.workspace or Workspace()
+            self.whole = workspace.rows(self.n_samples, self.shape.numel(), rows)
         return self.whole[samples].copy_(rows)
 
     def take(self, rows: Tensor) -> None:
         """Measure ``rows`` (len(samples), d), in the order of the samples."""
         request = self.request
-        if request.index is not None:
-            self._values.append(rows[:, request.index])
-        if request.sketch is not None:
-            self._sketches.append(request.sketch.apply_in_place(rows))
+        if not self._keep:
+            self._read(rows)
         norms = request.squared_norms and not request.gram
         if len(rows) == 1:
             row = rows[0]
@@ -95,8 +118,17 @@ class RowMeasurer:
             if norms:
                 self._norms.append(squares.sum(1))
 
+    def _read(self, rows: Tensor) -> None:
+        """Read the coordinates and the sketch off ``rows``, which are left with the signs of the sketch."""
+        if self.request.index is not None:
+            self._values.append(rows[:, self.request.index])
+        if self.request.sketch is not None:
+            self._sketches.append(self.request.sketch.apply_in_place(rows))
+
     def result(self) -> Measured:
         """Return the statistics of all rows taken."""
+        if self.whole is not None:
+            self._read(self.whole)
         result = Measured(values=_joined(self._values), sketch=_joined(self._sketches))
         if self.request.gram and self.whole is not None:
             result.gram = self.whole @ self.whole.T

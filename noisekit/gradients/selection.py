@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
-from noisekit.gradients.measure import Request
+from noisekit.gradients.measure import Request, Workspace
 from noisekit.gradients.probe import Plan
 from noisekit.gradients.sketch import ParameterSketch
 
@@ -81,7 +81,7 @@ class Selection:
         dtype = torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
         return ParameterSketch(shape, self.sketch, (seed * 100_003 + position) % 2**62, like.device, dtype)
 
-    def request(self, name: str) -> Request:
+    def request(self, name: str, workspace: Workspace | None = None) -> Request:
         """Return what to ask of the parameter ``name``; "" is the concatenation of the small ones."""
         return Request(
             second_moment=self.second_moment,
@@ -89,6 +89,7 @@ class Selection:
             gram=self.gram,
             index=self._local.get(name),
             sketch=self._sketches.get(name),
+            workspace=workspace,
         )
 
     def blocks(self) -> list[str]:

@@ -61,7 +61,7 @@ def gradient_statistics(
     selection = Selection.of(
         plan, covered, coordinates=coordinates, sketch=sketch, gram=local_gram, seed=seed
     )
-    run = partial(run_pass, model, loss_fn, inputs, targets, engine=engine, plan=plan)
+    run = partial(run_pass, model, loss_fn, inputs, targets, engine=engine, plan=plan, parameters=covered)
     sums, _ = sums_of_batch(ranks, gram, selection, run)
     sums.check_finite("")
     return to_statistics(sums, selection, coverage, uncovered)

@@ -210,7 +210,7 @@ def make(model_name: str, method: str) -> Step:
 
 
 def measure_time(model_name: str, methods: list[str], rounds: int) -> dict[str, float]:
-    """Return the median over ``rounds`` of each method's CPU time over that of its base."""
+    """Return the median over ``rounds`` of the ratio of each method's CPU time to that of its base."""
     steps: dict[str, Step] = {}
     for method in methods:
         try:
@@ -227,8 +227,10 @@ def measure_time(model_name: str, methods: list[str], rounds: int) -> dict[str, 
             for _ in range(repeats):
                 step()
             times[method].append(time.process_time() - start)
-    medians = {method: statistics.median(values) for method, values in times.items()}
-    return {method: value / medians[BASE.get(method, "plain")] for method, value in medians.items()}
+    return {
+        method: statistics.median(a / b for a, b in zip(own, times[BASE.get(method, "plain")], strict=True))
+        for method, own in times.items()
+    }
 
 
 def measure_memory(model_name: str, methods: list[str]) -> dict[str, float]:
