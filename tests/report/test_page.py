@@ -156,6 +156,7 @@ def test_the_page_opens_for_an_empty_tree():
     assert "This file holds no comparison of a prediction with real runs." in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "group", ["gradient_noise", "noise_model", "tail_index", "theory/sgd", "comparison/sgd"]
 )
@@ -167,6 +168,7 @@ def test_the_page_opens_without_any_one_variable(group, quick):
         assert "Where this comes from" in Reader(render_report(tree)).text
 
 
+@pytest.mark.slow
 def test_names_of_the_user_are_escaped():
     whole = make_example_tree()
     tree = without(without(whole, "gradient_noise/samples"), "comparison/adam")
@@ -231,6 +233,7 @@ def test_what_is_no_tree_is_refused():
         render_report({})
 
 
+@pytest.mark.slow
 def test_drawing_never_imports_torch():
     code = (
         "import sys, xarray; from noisekit.results.example import make_example_tree;"
@@ -267,6 +270,7 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(page, tmp_path, wid
     assert scroll <= client
 
 
+@pytest.mark.slow
 def test_a_file_opened_lazily_gives_the_same_page(tmp_path, page, quick):
     with open_tree(save_tree(make_example_tree(), tmp_path / "a.nc")) as tree:
         lazy = Reader(render_report(tree))
