@@ -32,9 +32,17 @@ def check_optimizer(name: str) -> str:
     return known
 
 
+def as_number(name: str, value: Any) -> float:
+    """Return ``value`` as a float, or say that it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name} = {value!r}: a number is needed.") from None
+
+
 def check_positive(name: str, value: float, *, zero: bool = False) -> float:
     """Return ``value`` as a float if it is finite and positive (or zero where that is allowed)."""
-    number = float(value)
+    number = as_number(name, value)
     if not np.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise InputError(
             f"{name} = {value}: a finite {'non-negative' if zero else 'positive'} number is needed."
@@ -44,7 +52,7 @@ def check_positive(name: str, value: float, *, zero: bool = False) -> float:
 
 def check_beta(name: str, value: float) -> float:
     """Return ``value`` as a float if it lies in [0, 1)."""
-    number = float(value)
+    number = as_number(name, value)
     if not 0 <= number < 1:
         raise InputError(f"{name} = {value}: an averaging factor in [0, 1) is needed.")
     return number
@@ -55,7 +63,7 @@ def as_array(name: str, values: Any) -> Array:
     if isinstance(values, Mapping):
         return np.concatenate([as_array(name, v).reshape(-1) for v in values.values()])
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
+        values = values.detach().cpu().double().numpy()
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):

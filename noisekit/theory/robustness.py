@@ -19,6 +19,7 @@ from noisekit.theory.stationary import stationary_law
 from noisekit.theory.transient import steps_to_target, transient_law
 
 Sweep = Literal["noise", "df", "batch_size"]
+_SETTINGS = ("learning_rate", "betas", "beta", "eps", "weight_decay", "momentum")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ def robustness(
         changed = _changed(noise, sweep, check_positive(f"value of the sweep {sweep!r}", value))
         for name, settings in optimizers.items():
             known = check_optimizer(name)
+            if "learning_rate" not in settings:
+                raise InputError(f"The settings of {known} have no learning_rate; give one.")
+            for key in settings:
+                if key not in _SETTINGS:
+                    raise unknown_name(f"setting of {known}", key, _SETTINGS)
             outcome = _outcome(problem, changed, known, dict(settings), run)
             rows.append(RobustnessRow(sweep, float(value), known, *outcome))
     return rows

@@ -179,6 +179,10 @@ def test_noise_may_be_a_model_a_matrix_or_variances():
     model = stationary_law("rmsprop", HESSIAN, GaussianNoise(factor=root), 0.02)
     matrix = stationary_law("rmsprop", torch.tensor(HESSIAN), NOISE, 0.02)
     np.testing.assert_allclose(model.covariance, matrix.covariance, rtol=1e-6)
+    half = stationary_law(
+        "sgd", torch.tensor([1.0, 2.0], dtype=torch.bfloat16, requires_grad=True), [1.0, 1.0], 0.1
+    )
+    assert half.covariance[1, 1] == pytest.approx(0.1 / (2 * (2 - 0.2)))
     vector = stationary_law("rmsprop", HESSIAN, np.diag(NOISE), 0.02)
     diagonal = stationary_law("rmsprop", HESSIAN, np.diag(np.diag(NOISE)), 0.02)
     np.testing.assert_array_equal(vector.covariance, diagonal.covariance)
@@ -189,6 +193,7 @@ def test_noise_may_be_a_model_a_matrix_or_variances():
     [
         ({"optimizer": "adm"}, "Did you mean 'adam'"),
         ({"learning_rate": -1.0}, "learning_rate = -1.0"),
+        ({"learning_rate": "fast"}, "a number is needed"),
         ({"learning_rate": 5.0}, "largest eigenvalue"),
         ({"hessian": [1.0, -1.0]}, "escape_time"),
         ({"hessian": [[1.0, 2.0], [0.0, 1.0]]}, "not symmetric"),
