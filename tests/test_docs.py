@@ -1,0 +1,103 @@
+"""The documentation: its Python runs, the gallery's scripts draw, the site builds without a warning."""
+
+import importlib
+import importlib.util
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import noisekit
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+SCRIPTS = sorted((ROOT / "scripts").glob("[0-9][0-9]_*.py"))
+ROOMS = sorted(page.stem for page in (ROOT / "docs" / "reference").glob("*.md"))
+FENCE = re.compile(r"^```python([^\n]*)\n(.*?)^```", flags=re.S | re.M)
+
+
+def code_of(page):
+    """Return (tag, line, code) of Python blocks; the tag ``notest`` marks what needs another machine."""
+    text = page.read_text(encoding="utf-8")
+    return [(m[1].strip(), text[: m.start(2)].count("\n"), m[2]) for m in FENCE.finditer(text)]
+
+
+RUNNABLE = [page for page in PAGES if any(tag != "notest" for tag, _, _ in code_of(page))]
+
+
+def test_pages_and_scripts_are_found():
+    assert len(RUNNABLE) >= 5
+    assert len(SCRIPTS) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
+def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "page"}
+    for tag, line, code in code_of(page):
+        if tag != "notest":
+            exec(compile("\n" * line + code, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_blocks_that_do_not_run_are_python_and_say_what_they_need(page):
+    for tag, line, code in code_of(page):
+        assert tag in ("", "notest"), f"{page.name}, line {line}: {tag}"
+        if tag == "notest":
+            compile(code, str(page), "exec")
+            assert code.startswith("# Needs "), f"{page.name}, line {line}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_gallery_script_draws_its_figure(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    figure = Path("docs/gallery") / f"{script.stem}.png"
+    figure.parent.mkdir(parents=True)
+    runpy.run_path(str(script), run_name="__main__")
+    assert figure.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_gallery_shows_script_and_figure(script):
+    page = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    assert f'--8<-- "scripts/{script.name}"' in page
+    assert f"(gallery/{script.stem}.png)" in page
+    assert (ROOT / "docs" / "gallery" / f"{script.stem}.png").is_file()
+    assert len(script.read_text(encoding="utf-8").splitlines()) < 60
+
+
+def test_schema_page_says_what_the_schema_says():
+    make = runpy.run_path(str(ROOT / "scripts" / "make_schema_page.py"))["schema_page"]
+    assert (ROOT / "docs" / "schema.md").read_text(encoding="utf-8") == make()
+
+
+def test_reference_has_a_page_for_every_room_with_public_names():
+    assert set(noisekit._ROOM_OF.values()) | {"plots", "errors"} <= set(ROOMS)
+    for room in ROOMS:
+        assert f"::: noisekit.{room}\n" in (ROOT / "docs" / "reference" / f"{room}.md").read_text()
+
+
+if importlib.util.find_spec("mkdocs") and importlib.util.find_spec("mkdocstrings"):
+
+    @pytest.mark.slow
+    def test_site_builds_without_a_warning_and_asks_nothing_of_the_network(tmp_path):
+        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+        environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+        run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        for page in tmp_path.rglob("*.html"):
+            loaded = re.findall(
+                r"<(?:script|link|img)[^>]*(?:src|href)=\"?(https?:[^\s\">]+)", page.read_text()
+            )
+            assert not loaded, f"{page.name} loads {loaded}"
+        for room in ROOMS:
+            page = (tmp_path / "reference" / f"{room}.html").read_text()
+            for name in getattr(importlib.import_module(f"noisekit.{room}"), "__all__", []):
+                entry = rf'id="noisekit\.{room}\.(?:{name}\.)?{name}"'
+                assert re.search(entry, page), f"{room}.html has no entry for {name}"
