@@ -158,8 +158,8 @@ def test_bad_input():
         robustness(QUADRATIC, student, OPTIMIZERS, sweep="noise", values=[0.0], **arguments)
     with pytest.raises(InputError, match="no learning_rate"):
         robustness(QUADRATIC, student, {"sgd": {}}, sweep="noise", values=[1.0], **arguments)
+    wrong = {"sgd": {"learning_rate": 0.1, "momntum": 0.9}}
     with pytest.raises(InputError, match="Did you mean 'momentum'"):
-        wrong = {"sgd": {"learning_rate": 0.1, "momntum": 0.9}}
         robustness(QUADRATIC, student, wrong, sweep="noise", values=[1.0], **arguments)
     with pytest.raises(InputError, match="Did you mean 'sgd'"):
         robustness(QUADRATIC, student, {"sdg": {}}, sweep="noise", values=[1.0], **arguments)
