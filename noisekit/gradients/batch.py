@@ -15,6 +15,11 @@ from noisekit.errors import InputError
 Batch = Any
 """A tensor, or a (nested) tuple, list or dict with tensors in it, each with the sample axis first."""
 
+ONE_SAMPLE = (
+    "The batch has one sample, and a variance needs at least two: use larger batches, or micro_batches where "
+    "gradients are accumulated."
+)
+
 
 def as_batch(batch: Batch) -> Batch:
     """Return ``batch`` with a mapping of any kind (such as a tokenizer's output) turned into a dict."""

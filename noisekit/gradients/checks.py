@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 from noisekit.errors import InputError, UnsupportedModelError
@@ -51,6 +52,25 @@ def refuse_mixing_layers(model: nn.Module) -> None:
         raise UnsupportedModelError(
             f"scale_grad_by_freq divides by counts over the batch, so samples mix: {', '.join(scaled)}. "
             "Set scale_grad_by_freq=False."
+        )
+
+
+def check_training(
+    model: nn.Module, loss_fn: Any, optimizer: torch.optim.Optimizer, micro_batches: int
+) -> None:
+    """Raise where the parts of a training loop do not fit together."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is a {type(model).__name__}: give the torch.nn.Module that is trained.")
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError(f"optimizer is a {type(optimizer).__name__}: give the loop's torch.optim.Optimizer.")
+    if loss_fn is not None and not callable(loss_fn):
+        raise InputError(f"loss_fn is {loss_fn!r}: give what the loop calls as loss_fn(outputs, targets).")
+    if micro_batches < 1:
+        raise InputError(f"micro_batches is {micro_batches}: a step has at least one backward pass.")
+    own = {id(p) for p in model.parameters()}
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise InputError(
+            "The optimizer has no parameter of this model: give the one that was built on model.parameters()."
         )
 
 

@@ -47,6 +47,13 @@ def underlying(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def underlying_optimizer(optimizer: Any) -> Any:
+    """Return the optimizer that accelerate wraps, which has the hooks around a step."""
+    while isinstance(getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
 def check_engine(engine: str) -> None:
     """Raise for an engine that does not exist."""
     if engine not in ENGINE_NAMES:
@@ -108,6 +115,10 @@ def run_pass(
         seen = Outputs(outputs) if rest else None
         outputs = outputs if seen is None else seen.given
         loss = evaluate(loss_fn, outputs, targets)
+        if not loss.requires_grad:
+            raise InputError(
+                "The loss does not depend on the model's outputs: compute it without detach() or no_grad()."
+            )
         reduction = reduction_of(plan, loss_fn, outputs, targets, n)
         leaves = [] if seen is None else [*seen.outer, *seen.inner]
         wanted = [standing[name] for name in names]

@@ -75,8 +75,6 @@ class GradientNoiseCallback(TrainerCallback):
     ) -> None:
         self.detach()
         ranks = _processes(args)
-        while hasattr(optimizer, "optimizer"):  # what accelerate wraps
-            optimizer = optimizer.optimizer
         accumulated = args.gradient_accumulation_steps
         options = {"micro_batches": accumulated, "ranks": ranks, **self.options}
         own = options.pop("on_record", None)

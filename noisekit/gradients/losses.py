@@ -17,6 +17,8 @@ Reduction = Literal["mean", "sum"]
 
 def evaluate(loss_fn: Any, outputs: Any, targets: Batch) -> Tensor:
     """Return loss_fn(outputs, targets), or raise if it is not one number."""
+    if not callable(loss_fn):
+        raise InputError(f"loss_fn is {loss_fn!r}: give a function or module, loss_fn(outputs, targets).")
     loss = loss_fn(outputs, targets)
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         came = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__

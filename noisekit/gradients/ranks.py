@@ -37,7 +37,12 @@ class Ranks:
             if isinstance(inner, nn.parallel.DistributedDataParallel):
                 ranks = cls(inner.process_group)
                 return ranks if ranks.size > 1 else None
-            inner = getattr(inner, "_orig_mod", None)
+            if isinstance(inner, nn.DataParallel) and len(inner.device_ids) > 1:
+                raise UnsupportedModelError(
+                    "DataParallel splits each batch over copies of the model, so hooks see only parts: use "
+                    "DistributedDataParallel, one process a device."
+                )
+            inner = inner.module if isinstance(inner, nn.DataParallel) else getattr(inner, "_orig_mod", None)
         return None
 
     def exchange(self, value: Any) -> list[Any]:

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from noisekit.errors import InputError
-from noisekit.gradients.batch import Batch, CallArguments, as_batch, count_samples
-from noisekit.gradients.checks import plan_for, refuse_mixing_layers
+from noisekit.gradients.batch import ONE_SAMPLE, Batch, CallArguments, as_batch, count_samples
+from noisekit.gradients.checks import check_training, plan_for, refuse_mixing_layers
 from noisekit.gradients.collector import Sums
 from noisekit.gradients.compiled import EagerStance
 from noisekit.gradients.contributions import Contribution
 from noisekit.gradients.distributed import merge_step, sums_of_batch
-from noisekit.gradients.engine import check_engine, run_pass, underlying
+from noisekit.gradients.engine import check_engine, run_pass, underlying, underlying_optimizer
 from noisekit.gradients.hooks import HookCapture
 from noisekit.gradients.random_state import random_state, untouched_random_state
 from noisekit.gradients.ranks import Ranks
@@ -84,6 +84,8 @@ class GradientNoiseRecorder:
         ranks: Ranks | None = None,
     ):
         check_engine(engine)
+        optimizer = underlying_optimizer(optimizer)
+        check_training(model, loss_fn, optimizer, micro_batches)
         if schedule is not None and not callable(schedule):
             raise InputError(f"schedule is {schedule!r}: give a function of the step, such as nk.every(10).")
         self._ranks = ranks or Ranks.of(model)
@@ -342,6 +344,8 @@ class GradientNoiseRecorder:
         if self._rows and sums.n_samples != self._rows[0].n_samples:
             self._skipped.append(self.step)
             return
+        if sums.n_samples < 2:
+            raise InputError(ONE_SAMPLE)
         rate = float(self.optimizer.param_groups[0]["lr"])
         row = Row.of(sums, self.step, loss, rate, time.perf_counter() - self._start)
         if sums.squared_norms.device.type == "cpu":

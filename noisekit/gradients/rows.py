@@ -131,42 +131,60 @@ def join_rows(
 def merge_records(first: GradientRecord, second: GradientRecord) -> GradientRecord:
     """Return one record with the steps of both, in their order; moments merge exactly.
 
-    Raises InputError where blocks, coordinates or batch size differ.
+    Raises InputError, naming what differs, where the two do not record the same things.
     """
-    same = (
-        first.block == second.block
-        and first.batch_size == second.batch_size
-        and (first.coordinate_index is None) == (second.coordinate_index is None)
-        and (
-            first.coordinate_index is None
-            or second.coordinate_index is None
-            or torch.equal(first.coordinate_index, second.coordinate_index)
-        )
-    )
-    if not same:
-        raise InputError("The records differ in blocks, batch size or coordinates: only like records merge.")
-
-    def both(name: str) -> Tensor | None:
-        a, b = getattr(first, name), getattr(second, name)
-        return None if a is None or b is None else torch.cat([a, b])
-
-    names = [
-        "step",
-        "loss",
-        "learning_rate",
-        "gradient_norm",
-        "elapsed_time",
-        "trace",
-        "mean_squared_norm",
-        "squared_norm",
-        "gram",
-        "eigenvalue",
-        "coordinate_values",
-        "sketch",
-        "deviation_sum",
-    ]
+    differ = _differences(first, second)
+    if differ:
+        raise InputError(f"The records differ in {', '.join(differ)}: only like records merge.")
+    joined: dict[str, Any] = {
+        name: None
+        if getattr(first, name) is None
+        else torch.cat([getattr(first, name), getattr(second, name)])
+        for name in ALONG_STEPS
+    }
     moments = None
     if first.moments is not None and second.moments is not None:
         moments = first.moments.merge(second.moments)
-    joined: dict[str, Any] = {name: both(name) for name in names}
-    return replace(first, **joined, moments=moments)
+    skipped = [step for record in (first, second) for step in record.settings.get("skipped_steps", [])]
+    settings = {**first.settings, "skipped_steps": skipped}
+    return replace(first, **joined, moments=moments, settings=settings)
+
+
+ALONG_STEPS = (
+    "step",
+    "loss",
+    "learning_rate",
+    "gradient_norm",
+    "elapsed_time",
+    "trace",
+    "mean_squared_norm",
+    "squared_norm",
+    "gram",
+    "eigenvalue",
+    "coordinate_values",
+    "sketch",
+    "deviation_sum",
+)
+"""The fields of a record that grow with its steps."""
+
+
+def _differences(first: GradientRecord, second: GradientRecord) -> list[str]:
+    """Return what keeps two records from being one."""
+    found = [
+        what.replace("_", " ")
+        for what in ("block", "block_size", "batch_size", "uncovered")
+        if getattr(first, what) != getattr(second, what)
+    ]
+    found += [
+        f"{what.replace('_', ' ')} (only one has it)"
+        for what in ("gram", "coordinate_values", "sketch", "deviation_sum", "moments")
+        if (getattr(first, what) is None) != (getattr(second, what) is None)
+    ]
+    one, other = first.coordinate_index, second.coordinate_index
+    if one is not None and other is not None and not torch.equal(one, other):
+        found.append("coordinates")
+    if first.sketch is not None and second.sketch is not None:
+        same_size = first.sketch.shape[-1] == second.sketch.shape[-1]
+        if not same_size or first.settings.get("seed") != second.settings.get("seed"):
+            found.append("the seed or size of the sketch")
+    return found

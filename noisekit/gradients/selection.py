@@ -117,7 +117,10 @@ def _positions(coordinates: int | Sequence[int] | Tensor, total: int, seed: int)
             distinct = drawn.unique()
         keep = torch.randperm(len(distinct), generator=generator)[:coordinates]
         return distinct[keep].sort().values
-    index = torch.as_tensor(coordinates, dtype=torch.int64).cpu().flatten()
+    index = torch.as_tensor(coordinates).cpu().flatten()
+    if index.is_floating_point() and len(index):
+        raise InputError(f"coordinates is {coordinates!r}: give a whole number of them, or their positions.")
+    index = index.long()
     if len(index) == 0:
         return None
     if int(index.min()) < 0 or int(index.max()) >= total:
@@ -131,8 +134,8 @@ def _positions(coordinates: int | Sequence[int] | Tensor, total: int, seed: int)
 
 
 def _projections(sketch: int, total: int) -> int:
-    if sketch < 0:
-        raise InputError(f"sketch is {sketch}: give how many numbers a sample (0 for none).")
+    if not isinstance(sketch, int) or sketch < 0:
+        raise InputError(f"sketch is {sketch!r}: give how many numbers a sample (0 for none).")
     if sketch > total:
         if sketch == DEFAULT_SKETCH:
             return total

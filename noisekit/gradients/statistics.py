@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from noisekit.errors import InputError
-from noisekit.gradients.batch import Batch, as_batch, count_samples, trainable
+from noisekit.gradients.batch import ONE_SAMPLE, Batch, as_batch, count_samples, trainable
 from noisekit.gradients.checks import Plan, plan_for
 from noisekit.gradients.collector import to_statistics
 from noisekit.gradients.distributed import sums_of_batch
@@ -54,7 +54,7 @@ def gradient_statistics(
     inputs, targets = as_batch(inputs), as_batch(targets)
     ranks, model = Ranks.of(model), underlying(model)
     if count_samples(inputs) < 2 and ranks is None:
-        raise InputError("The batch has one sample, and a variance needs at least two.")
+        raise InputError(ONE_SAMPLE)
     plan = plan_for(model, inputs)
     covered, coverage, uncovered = covered_parameters(model, plan)
     local_gram = gram and ranks is None

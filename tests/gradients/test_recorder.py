@@ -350,16 +350,47 @@ def test_merging_records_is_exact() -> None:
     assert merged.moments is not None
     for name, value in whole.moments.squares.items():
         assert torch.allclose(merged.moments.squares[name], value, rtol=1e-12)
-    with pytest.raises(InputError, match="differ"):
-        merge_records(records[0], _another_batch_size(model, x, y))
+        assert torch.allclose(merged.moments.mean[name], whole.moments.mean[name], rtol=1e-12)
+    for name in (
+        "gram",
+        "eigenvalue",
+        "coordinate_values",
+        "sketch",
+        "trace",
+        "loss",
+        "step",
+        "deviation_sum",
+    ):
+        assert torch.equal(getattr(merged, name), getattr(whole, name)), name
 
 
-def _another_batch_size(model: nn.Module, x: Tensor, y: Tensor) -> GradientRecord:
-    recorder = GradientNoiseRecorder(
-        model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.1), coordinates=5, sketch=4
-    )
-    recorder.repeat([(x, y)])
-    return recorder.result()
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": 4}, "batch size"),
+        ({"gram": False}, r"gram \(only one has it\)"),
+        ({"moments": False}, r"moments \(only one has it\)"),
+        ({"coordinates": [0, 1]}, "coordinates"),
+        ({"seed": 1, "coordinates": [0, 1, 2]}, "coordinates, the seed or size of the sketch"),
+        ({"sketch": 5}, "seed or size of the sketch"),
+        ({"model": nn.Sequential(nn.Linear(3, 2)).double()}, "block, block size"),
+    ],
+)
+def test_only_like_records_merge(change: dict[str, Any], message: str) -> None:
+    own, x, y = small()
+    options = {"coordinates": 5, "sketch": 4, "gram": True, "moments": True, "seed": 0, **change}
+    model, size = options.pop("model", own), options.pop("size", 8)
+    records = []
+    for network, count, chosen in (
+        (own, 8, {"coordinates": 5, "sketch": 4}),
+        (model, size, options),
+    ):
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        recorder = GradientNoiseRecorder(network, nn.CrossEntropyLoss(), optimizer, **chosen)
+        recorder.repeat([(x[:count], y[:count])])
+        records.append(recorder.result())
+    with pytest.raises(InputError, match=f"differ in .*{message}"):
+        merge_records(*records)
 
 
 def test_a_smaller_last_batch_is_skipped_and_named() -> None:
@@ -480,4 +511,39 @@ def test_a_step_with_a_closure_needs_a_call(reference: Reference) -> None:
             recorder.record(x, y)
             optimizer.step(closure)
     assert recorder.result().step.tolist() == [0]
+    assert_rows_equal(recorder.result(), rows)
+
+
+def test_a_step_that_the_scaler_skips_is_left_out(reference: Reference) -> None:
+    model, x, y = small()
+    rows = flat(reference(model, nn.CrossEntropyLoss(), x[4:], y[4:]))
+    optimizer, loss_fn = torch.optim.SGD(model.parameters(), lr=0.1), nn.CrossEntropyLoss()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    with GradientNoiseRecorder(model, loss_fn, optimizer, micro_batches=2) as recorder:
+        for part, blow_up in ((slice(0, 4), torch.inf), (slice(4, 8), 1.0)):
+            optimizer.zero_grad()
+            scaler.scale(loss_fn(model(x[part]), y[part]) * blow_up).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    assert recorder.result().batch_size == 4
+    assert recorder.result().step.tolist() == [0]
+    # The loss seen is the one before the infinite factor, so the factor is in what the backward pass carries.
+    assert_rows_equal(recorder.result(), rows)
+
+
+@pytest.mark.slow
+def test_accelerate_loop(reference: Reference) -> None:
+    from accelerate import Accelerator
+
+    model, x, y = small()
+    rows = flat(reference(model, nn.CrossEntropyLoss(), x, y))
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    loss_fn = nn.CrossEntropyLoss()
+    model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with GradientNoiseRecorder(model, loss_fn, optimizer, micro_batches=2) as recorder:
+        for part in (slice(0, 4), slice(4, 8)):
+            with accelerator.accumulate(model):
+                accelerator.backward(loss_fn(model(x[part]), y[part]))
+                optimizer.step()
+                optimizer.zero_grad()
     assert_rows_equal(recorder.result(), rows)
