@@ -1,6 +1,0 @@
-"""Make ``tests/oracles.py`` importable for the tests of this room."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
