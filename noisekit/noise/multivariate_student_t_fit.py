@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from noisekit.errors import InputError
@@ -139,6 +138,8 @@ def _radial_log_likelihood(distance: Tensor, d: int, kappa: float) -> float:
 
 def _best_kappa(distance: Tensor, d: int) -> float:
     """Return the κ that maximises the likelihood given the distances."""
+    from scipy.optimize import minimize_scalar  # half a second, spared to everyone else
+
     some = distance.cpu()
     result = minimize_scalar(
         lambda log_kappa: -_radial_log_likelihood(some, d, math.exp(log_kappa)),

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from noisekit.errors import InputError
 from noisekit.noise.samples import as_samples
 from noisekit.noise.student_t_fit import StudentTFit, fit_student_t
-from noisekit.noise.student_t_likelihood import log_constant
+from noisekit.noise.student_t_likelihood import student_t_log_density
 
 _NULL_TABLE = Path(__file__).with_name("likelihood_ratio_null.csv")
 
@@ -34,7 +34,7 @@ def likelihood_ratio_p_values(likelihood_ratio: Tensor, n_samples: int) -> Tenso
     # does
     slope = (normal_points[-1] - normal_points[-4]) / (roots[-1] - roots[-4])
     z = np.interp(root, roots, normal_points) + slope * np.maximum(root - roots[-1], 0.0)
-    p = np.where(root > 0, norm.sf(z), 1.0)
+    p = np.where(root > 0, ndtr(-z), 1.0)
     p = np.where(np.isnan(root), np.nan, p)
     return torch.from_numpy(p).to(likelihood_ratio.device)
 
@@ -59,7 +59,7 @@ def _null_nodes(n_samples: int) -> tuple[NDArray[np.float64], NDArray[np.float64
     keep = values[1:] > 0.05  # a root that small belongs to the atom at zero
     return (
         np.concatenate([[0.0], values[1:][keep]]),
-        np.concatenate([[norm.isf(max(values[0], tail[keep][0] * 1.001))], norm.isf(tail[keep])]),
+        -ndtri(np.concatenate([[max(values[0], tail[keep][0] * 1.001)], tail[keep]])),
     )
 
 
@@ -85,7 +85,7 @@ def weakest_visible_df(n_samples: int, *, level: float = 0.05, power: float = 0.
     """
     if n_samples < 1:
         raise InputError(f"n_samples is {n_samples}; give the number of samples, at least 1.")
-    return math.sqrt(1.5 * n_samples) / float(norm.isf(level) + norm.ppf(power))
+    return math.sqrt(1.5 * n_samples) / float(ndtri(power) - ndtri(level))
 
 
 @dataclass(frozen=True)
@@ -123,14 +123,6 @@ def held_out_log_likelihood(samples: object, *, folds: int = 2) -> HeldOutLikeli
         gains[fold == k] = torch.where(fit.is_fitted, student - gauss, torch.nan)
     deviation, mean = torch.std_mean(gains, dim=0)
     return HeldOutLikelihood(gain=mean, standard_error=deviation / math.sqrt(len(x)))
-
-
-def student_t_log_density(x: Tensor, location: Tensor, scale: Tensor, kappa: Tensor) -> Tensor:
-    """Return log p(x) of the Student-t with df = 1/κ (Gaussian at κ = 0), broadcast over the leading axes."""
-    q = ((x - location) / scale).square()
-    safe = kappa.clamp_min(1e-12)
-    kernel = torch.where(kappa > 0, (1 + safe) * torch.log1p(safe * q) / safe, q)
-    return log_constant(kappa) - scale.log() - 0.5 * kernel
 
 
 def is_student_t(fit: StudentTFit, *, level: float = 0.05) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,6 +11,7 @@ from noisekit.errors import InfiniteVarianceError, InputError
 from noisekit.noise.base import NoiseModel, check_batch_size, check_dimension, check_scale, squared_in_range
 from noisekit.noise.gaussian import check_factor, safe_scale
 from noisekit.noise.student_t_cdf import StudentTSign
+from noisekit.noise.student_t_likelihood import log_radial_constant, student_t_log_density
 
 
 class StudentTNoise(NoiseModel):
@@ -125,22 +126,15 @@ class StudentTNoise(NoiseModel):
         normal = law.log_prob(value)
         if self._is_normal:
             return normal
-        log_determinant = -2 * law.log_prob(torch.zeros_like(diagonal)) - d * math.log(2 * math.pi)
-        mahalanobis = -2 * normal - d * math.log(2 * math.pi) - log_determinant
-        constant = torch.lgamma((df + d) / 2) - torch.lgamma(df / 2) - d / 2 * torch.log(df * math.pi)
-        return constant - log_determinant / 2 - (df + d) / 2 * torch.log1p(mahalanobis / df)
+        at_centre = law.log_prob(torch.zeros_like(diagonal))
+        kappa = 1 / df
+        mahalanobis = 2 * (at_centre - normal)
+        radial = log_radial_constant(kappa, d) - 0.5 * (1 / kappa + d) * torch.log1p(kappa * mahalanobis)
+        return at_centre + radial
 
     def marginal_log_prob(self, value: Tensor) -> Tensor:
         scale, df, _ = self._on(value)
-        scale = safe_scale(scale)
-        u = value / scale
-        finite = torch.where(torch.isinf(df), 1, df)
-        # lgamma differences lose digits at large ν, where the normal constant is exact to 1/(4ν).
-        constant = torch.lgamma((finite + 1) / 2) - torch.lgamma(finite / 2) - 0.5 * torch.log(finite / 2)
-        constant = torch.where(finite > 1e5, -0.25 / finite, constant)
-        student = constant - (finite + 1) / 2 * torch.log1p(u.square() / finite)
-        normal = -0.5 * u.square()
-        return torch.where(torch.isinf(df), normal, student) - scale.log() - 0.5 * math.log(2 * math.pi)
+        return student_t_log_density(value, value.new_zeros(()), safe_scale(scale), 1 / df)
 
     def cdf(self, value: Tensor) -> Tensor:
         return 0.5 * (1 + self._sign(value / safe_scale(self._on(value)[0])))

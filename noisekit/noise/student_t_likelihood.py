@@ -25,6 +25,26 @@ def log_constant(kappa: Tensor) -> Tensor:
     return torch.where(k < _SERIES_BELOW, series, closed) - 0.5 * math.log(2 * math.pi)
 
 
+def log_radial_constant(kappa: Tensor, d: int) -> Tensor:
+    """Return log Γ((ν+d)/2) − log Γ(ν/2) − (d/2) log(ν/2), by which t and normal differ at their centre.
+
+    Differences of lgamma lose all digits at large ν, so they are made in float64, and from ν = 10⁶
+    replaced by their first terms, d(d − 2)κ/4.
+    """
+    k = kappa.double()
+    half = 0.5 / k.clamp_min(1e-6)
+    exact = torch.lgamma(half + d / 2) - torch.lgamma(half) - 0.5 * d * torch.log(half)
+    return torch.where(k < 1e-6, 0.25 * d * (d - 2) * k, exact).to(kappa.dtype)
+
+
+def student_t_log_density(x: Tensor, location: Tensor, scale: Tensor, kappa: Tensor) -> Tensor:
+    """Return log p(x) of the Student-t with df = 1/κ (Gaussian at κ = 0), broadcast over the leading axes."""
+    q = ((x - location) / scale).square()
+    safe = kappa.clamp_min(1e-12)
+    kernel = torch.where(kappa > 0, (1 + safe) * torch.log1p(safe * q) / safe, q)
+    return log_constant(kappa) - scale.log() - 0.5 * kernel
+
+
 def log_constant_slope(kappa: Tensor) -> Tensor:
     """Return C′(κ); −1/4 at the Gaussian."""
     k = kappa

@@ -140,6 +140,17 @@ def test_densities_equal_scipy():
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.parametrize("df", [3.0, 1e3, 9e4, 1e9])
+def test_float32_densities_keep_their_digits_near_the_gaussian(df):
+    value = torch.linspace(-2, 2, 40).reshape(2, 20)
+    independent = stats.t.logpdf(value.double().numpy(), df)
+    found = StudentTNoise(1.0, df).marginal_log_prob(value)
+    np.testing.assert_allclose(found.numpy(), independent, atol=2e-6, rtol=0)
+    joint = [stats.multivariate_t.logpdf(v, np.zeros(20), np.eye(20), df) for v in value.double().numpy()]
+    found = StudentTNoise(torch.ones(20), df, multivariate=True).log_prob(value)
+    np.testing.assert_allclose(found.numpy(), joint, atol=5e-5, rtol=0)
+
+
 def test_infinite_variance_is_said_and_refused_where_a_square_root_is_needed():
     model = StudentTNoise(SCALE, torch.tensor([2.0, 3.0, 1.0], dtype=torch.float64))
     assert torch.isinf(model.variance(points(2, 3))[0]).tolist() == [True, False, True]
