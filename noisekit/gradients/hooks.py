@@ -9,7 +9,7 @@ parameters.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,8 +20,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from noisekit.errors import UnsupportedModelError
+from noisekit.gradients.batch import tensors_of
 from noisekit.gradients.contributions import Contribution
+from noisekit.gradients.layer_replay import LayerCall, ReplayRule, begin_call
 from noisekit.gradients.layer_rules import LayerRule, find_rule
+from noisekit.gradients.replayed_layers import find_replay_rule
 
 OnParameter = Callable[[str, Sequence[Contribution], Tensor], None]
 """Called with a parameter's name, its uses in this backward pass, and its gradient in it."""
@@ -56,7 +59,8 @@ class Target:
     """A layer to hook: its rule, and the name of the parameter behind each of its attributes."""
 
     module: ReferenceType[nn.Module]
-    rule: LayerRule
+    rule: LayerRule | None
+    replay: ReplayRule | None
     names: dict[str, str]
     module_name: str
 
@@ -68,9 +72,13 @@ def find_targets(model: nn.Module, names: Iterable[str], layouts: Mapping[str, L
     for module_name, module in model.named_modules():
         own = {attr: canonical[id(p)] for attr, p in module._parameters.items() if p is not None}
         own = {attr: name for attr, name in own.items() if name in wanted}
-        rule = find_rule(module) if own and module_name in layouts else None
-        if rule is not None:
-            targets.append(Target(ref(module), rule, own, module_name))
+        if rule := find_rule(module) if own and module_name in layouts else None:
+            targets.append(Target(ref(module), rule, None, own, module_name))
+        elif rule is None and (replay := find_replay_rule(module)):
+            own = {attr: canonical[id(p)] for attr, p in module.named_parameters() if id(p) in canonical}
+            own = {attr: name for attr, name in own.items() if name in wanted}
+            if own:
+                targets.append(Target(ref(module), None, replay, own, module_name))
     return tuple(targets)
 
 
@@ -102,7 +110,8 @@ class HookCapture:
     """Hooks on a model for one or many forward and backward passes; ``remove`` takes them all off.
 
     ``tensors`` are the tensors that stand for the parameters: the parameters themselves, or what
-    ``functional_call`` puts in their place. ``n_samples`` must be set before each forward pass.
+    ``functional_call`` puts in their place. ``n_samples`` must be set before each forward pass. A ``forgiving``
+    capture leaves out what a rule cannot do, for the comparison with autograd to notice.
     """
 
     def __init__(
@@ -111,19 +120,27 @@ class HookCapture:
         tensors: Mapping[str, Tensor],
         layouts: Mapping[str, Layout],
         on_parameter: OnParameter,
+        *,
+        forgiving: bool = False,
     ):
         self.n_samples = 0
         self.on_parameter = on_parameter
         self.layouts = layouts
         self.paused = False
+        self._errors = (Exception,) if forgiving else ()
         self._pending: dict[str, list[Contribution]] = {}
+        self._open: list[LayerCall] = []
+        self._deferred: dict[str, list[tuple[Target, LayerCall]]] = {}
         self._handles: list[RemovableHandle] = []
         wanted: dict[str, None] = {}
         for target in targets:
             module = target.module()
             assert module is not None
             wanted.update(dict.fromkeys(target.names.values()))
-            hook = partial(self._see_call, target)
+            if target.replay is not None:
+                before = partial(self._begin_replayed_call, target)
+                self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            hook = partial(self._see_call if target.rule else self._see_replayed_call, target)
             self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
         for name in wanted:
             self._handles.append(tensors[name].register_hook(partial(self._see_gradient, name)))
@@ -134,6 +151,8 @@ class HookCapture:
             handle.remove()
         self._handles.clear()
         self._pending.clear()
+        self._open.clear()
+        self._deferred.clear()
 
     def __enter__(self) -> HookCapture:
         return self
@@ -189,12 +208,55 @@ class HookCapture:
                 grad = grad.float()
             layout = self.layouts[target.module_name]
             x, grad = layout.samples_first(x, call.n), layout.samples_first(grad, call.n)
-            for attr, contribution in target.rule(call.layer, x, grad, call.n).items():
-                if attr in target.names:
-                    self._pending.setdefault(target.names[attr], []).append(contribution)
+            assert target.rule is not None
+            with suppress(*self._errors):
+                self._keep(target, target.rule(call.layer, x, grad, call.n))
+
+    def _begin_replayed_call(
+        self, target: Target, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        if not self.paused and torch.is_grad_enabled():
+            self._open.append(begin_call(layer, args, kwargs, self.n_samples))
+
+    def _see_replayed_call(
+        self, target: Target, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        if self.paused or not torch.is_grad_enabled() or not self._open or self._open[-1].layer is not layer:
+            return
+        call = self._open.pop()
+        for k, tensor in enumerate(tensors_of(output)):
+            call.shapes.append(tensor.shape)
+            if tensor.requires_grad:
+                tensor.register_hook(partial(self._see_replayed_gradient, call, k))
+        for name in set(target.names.values()):
+            self._deferred.setdefault(name, []).append((target, call))
+
+    def _see_replayed_gradient(self, call: LayerCall, k: int, grad: Tensor) -> None:
+        if not self.paused:
+            call.gradients[k] = grad.detach()
+
+    def _replay_calls(self, name: str) -> None:
+        """Replay the calls that use the parameter ``name``: all gradients of their outputs have arrived."""
+        for target, call in self._deferred.pop(name, []):
+            if call.done or not call.gradients:
+                continue
+            call.done = True
+            assert target.replay is not None
+            with suppress(*self._errors):
+                self._keep(target, target.replay(call))
+
+    def _keep(self, target: Target, uses: Mapping[str, Contribution]) -> None:
+        for attr, contribution in uses.items():
+            if attr in target.names:
+                self._pending.setdefault(target.names[attr], []).append(contribution)
 
     def _see_gradient(self, name: str, grad: Tensor) -> None:
+        if self.paused:
+            return
+        if name in self._deferred:
+            with _plain_arithmetic(grad):
+                self._replay_calls(name)
         uses = self._pending.pop(name, None)
-        if uses and not self.paused:
+        if uses:
             with _plain_arithmetic(grad):
                 self.on_parameter(name, uses, grad)

@@ -147,7 +147,7 @@ class Probe:
 
         wanted = [self.leaves[name] for name in self.names]
         targets = find_targets(self.model, self.names, layouts)
-        with HookCapture(targets, self.leaves, layouts, on_parameter) as capture:
+        with HookCapture(targets, self.leaves, layouts, on_parameter, forgiving=True) as capture:
             capture.n_samples = PROBE
             batch, float_inputs = _watched_inputs(self.small[PROBE])
             with torch.enable_grad():

@@ -271,6 +271,74 @@ def transformer_encoder_layer_with_dropout() -> Case:
     return layer.double(), mse, randn(N, 3, 4), randn(N, 3, 4)
 
 
+class CrossAttention(nn.Module):
+    """Masked attention to other inputs of another width, sequence first inside, with dropout of its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, dropout=0.3, kdim=3, vdim=5, bias=False)
+        self.packed = nn.MultiheadAttention(4, 2, dropout=0.1)
+
+    def forward(self, left: Tensor, right: Tensor) -> dict[str, Tensor]:
+        q, k, v = (t.transpose(0, 1) for t in (left, right[..., :3], right))
+        mask = right[:, :, 0] > 1
+        out = self.attention(q, k, v, key_padding_mask=mask)[0]
+        out = self.packed(out, q, q)[0]
+        return {"sum": out.transpose(0, 1)}
+
+
+@case
+def cross_attention() -> Case:
+    inputs = {"left": randn(N, 3, 4), "right": randn(N, 6, 5)}
+    return CrossAttention().double(), lambda out, y: F.mse_loss(out["sum"], y), inputs, randn(N, 3, 4)
+
+
+class StackedRecurrence(nn.Module):
+    """Bidirectional layers, sequence first, whose last state is used as well as their output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, num_layers=2, bidirectional=True, dropout=0.3)
+        self.gru = nn.GRU(8, 3, bias=False)
+        self.rnn = nn.RNN(3, 3, nonlinearity="relu", batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, (h, c) = self.lstm(x.transpose(0, 1))
+        out, last = self.gru(out, (h + c)[:1, :, :3].contiguous())
+        return self.rnn(out.transpose(0, 1))[0].mean(1) + last[0]
+
+
+@case
+def stacked_recurrence() -> Case:
+    return StackedRecurrence().double(), mse, randn(N, 5, 3), randn(N, 3)
+
+
+class HomeMade(nn.Module):
+    """A layer of one's own: no rule knows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.rand(4) + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * self.gain
+
+
+@case
+def home_made_layers() -> Case:
+    return sequential(randn(N, 3, 4), nn.Linear(4, 4), HomeMade(), nn.Dropout(0.2), HomeMade())
+
+
+class FunctionalWithDropout(Functional):
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.dropout(super().forward(tokens) * self.scale[0], 0.3)
+
+
+@case
+def functional_parameters_with_dropout() -> Case:
+    return FunctionalWithDropout().double(), mse, torch.randint(0, 6, (N, 3)), randn(N, 4, 6)
+
+
 class SequenceFirstInside(nn.Module):
     """A batch-first model whose inner layers run sequence first, with frames folded into the batch."""
 
