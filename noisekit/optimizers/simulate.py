@@ -90,7 +90,7 @@ def simulate_optimizer(
             plan, state, observables or {}, keep_state=keep_state, quantiles=check_quantiles(quantiles)
         )
         draws = Draws(seed, replicate_blocks(*x.shape), 0, 1, x)
-        everything = slice(0, replicates)
+        everything, total = slice(0, replicates), x.new_empty(replicates)
         trajectory.save_rows(0, everything, state)
         trajectory.save_statistics(0, x)
         number = {step: index for index, step in enumerate(plan)}
@@ -107,7 +107,8 @@ def simulate_optimizer(
                     gradient = _detached(problem.minibatch_gradient, x, index)  # type: ignore[attr-defined]
                 param.grad = gradient
                 optimizer.step()
-                trajectory.count_finite(everything, x)
+                trajectory.total(x, total)
+                trajectory.count_finite(everything, total[None])
                 if step + 1 in number:
                     entry = optimizer.state[param]
                     state = {"x": x} | {name: read_entry(entry, name, x) for name in names}

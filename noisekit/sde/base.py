@@ -91,6 +91,7 @@ class OptimizerSDE(ABC):
         self.learning_rate = positive_number("learning_rate", learning_rate)
         self.schedule = schedule
         self.order = order
+        self._needs_graph = True
         self._known: dict[tuple[torch.dtype, torch.device], tuple[Tensor | None, Tensor | None]] = {}
 
     @abstractmethod
@@ -183,13 +184,22 @@ class OptimizerSDE(ABC):
 
     def gradient(self, x: Tensor) -> Tensor:
         """Return ∇f(x) outside any autograd graph, (replicate, coordinate)."""
+        if not self._needs_graph:
+            return self.gradient_function(x)
         with torch.enable_grad():
             return self.gradient_function(x).detach()
 
     def check(self, x: Tensor) -> None:
         """Refuse a gradient of wrong shape or dtype, and noise whose variance the SDE needs but has not."""
         probe = x[:1]
-        gradient = self.gradient_function(probe)
+        try:
+            gradient = self.gradient_function(probe)
+            self._needs_graph = isinstance(gradient, Tensor) and gradient.requires_grad
+        except RuntimeError:
+            # autograd.grad inside the function finds no graph: it wants one that is recorded.
+            self._needs_graph = True
+            with torch.enable_grad():
+                gradient = self.gradient_function(probe)
         if not isinstance(gradient, Tensor) or gradient.shape != probe.shape or gradient.dtype != probe.dtype:
             came = (
                 f"{gradient.dtype} of shape {tuple(gradient.shape)}"

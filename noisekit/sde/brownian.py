@@ -57,8 +57,6 @@ class Draws:
         """What an equation keeps from the first substep of a step to the last."""
         self.source = NormalSource(like, self.workspace)
         self.bridge = bridge_matrix(substeps).to(like)
-        # The root, then 1, 2, 4, … midpoints: the same pieces whatever the number of levels.
-        self.levels = [(0, 1)] + [(2**j, 2 ** (j + 1)) for j in range(substeps.bit_length() - 1)]
 
     def normals(self, step: int) -> Tensor:
         """Return the normals of optimizer step ``step``; valid until the next call on this workspace."""
@@ -69,14 +67,15 @@ class Draws:
         for block in self.blocks:
             self.source.start(self.seed, step, block.index)
             rows = slice(block.start - self.origin, block.stop - self.origin)
-            for first, last in self.levels:
-                if block.size == self.rows:
-                    self.source.fill(raw[first:last])
+            # The root, then 1, 2, 4, … midpoints, one by one: the same numbers whatever the number of levels.
+            for level in raw:
+                if block.used == block.size:
+                    self.source.fill(level[rows])
                     continue
                 # A whole block is drawn even where fewer rows exist: the numbers of a row stay the same.
-                whole = self.workspace.take("block", (last - first, block.size, self.n_normals), self.like)
+                whole = self.workspace.take("block", (block.size, self.n_normals), self.like)
                 self.source.fill(whole)
-                raw[first:last, rows] = whole[:, : block.used]
+                level[rows] = whole[: block.used]
         if self.substeps == 1:
             return raw
         bridged = self.workspace.take("bridged", shape, self.like)

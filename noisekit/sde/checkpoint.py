@@ -42,6 +42,8 @@ def load_checkpoint(path: Path, state: State, trajectory: Trajectory, identity: 
 
     Raises FileFormatError for a file that is not a checkpoint, InputError for one of another run.
     """
+    if not path.parent.is_dir():
+        raise InputError(f"The folder {path.parent} of the checkpoint does not exist; create it first.")
     if not path.exists():
         return None
     try:

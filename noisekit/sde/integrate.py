@@ -75,9 +75,9 @@ def integrate(
         raise InputError("Noise from the data of a problem is computed in one thread; use workers=1.")
     given = dict(init_state or {})
     x = replicate_x0(x0 if x0 is not None else given.get("x"), replicates)
-    sde.check(x)
 
     with torch.no_grad():
+        sde.check(x)
         own = replicate_state(given, x, sde.state_names)
         lead = sde.lead(substeps) if solver.uses_euler_step and "v" not in own else 0.0
         state = sde.start(x, own, start_step, lead if solver.uses_euler_step else None)
@@ -156,13 +156,15 @@ class _Runner:
     def advance(self, chunk: _Chunk, first: int, last: int) -> None:
         with torch.no_grad():
             substeps, eta = chunk.draws.substeps, self.sde.learning_rate
+            totals = chunk.state["x"].new_empty(last - first, chunk.draws.rows)
             for step in range(first, last):
                 factor = self.sde.factor(step)
                 normals = chunk.draws.normals(step)
                 for index in range(substeps):
                     at = Substep(step, index, substeps, eta, factor, self.lead, normals[index], chunk.draws)
                     self.solver.step(self.sde, chunk.state, at)
-                self.trajectory.count_finite(chunk.rows, chunk.state["x"])
+                self.trajectory.total(chunk.state["x"], totals[step - first])
+            self.trajectory.count_finite(chunk.rows, totals)
 
     def save(self, chunk: _Chunk, index: int) -> None:
         self.trajectory.save_rows(index, chunk.rows, chunk.state)

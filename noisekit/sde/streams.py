@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,6 +68,12 @@ class NormalSource:
         self.workspace = workspace
         self.on_cpu = like.device.type == "cpu"
         self.bits = np.random.SFC64(0)
+        self.state: Any = {
+            "bit_generator": "SFC64",
+            "state": {"state": np.zeros(4, dtype=np.uint64)},
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
         self.generator = torch.Generator(device=like.device)
         self.smallest = {kind: torch.tensor(2.0**-power, dtype=kind) for kind, power in _SMALLEST.items()}
 
@@ -75,16 +82,11 @@ class NormalSource:
         if not self.on_cpu:
             self.generator.manual_seed(stream_key(seed, step, block))
             return
-        a = mix64(seed & _MASK64)
-        b = mix64(a ^ step)
-        c = mix64(b ^ block)
-        words = np.array([a, b, c, 1], dtype=np.uint64)
-        self.bits.state = {
-            "bit_generator": "SFC64",
-            "state": {"state": words},
-            "has_uint32": 0,
-            "uinteger": 0,
-        }
+        words = self.state["state"]["state"]
+        words[:] = mix64(seed & _MASK64), step, block, 1
+        self.bits.state = self.state
+        # The generator mixes its key in twelve rounds; the words of those are thrown away.
+        self.bits.random_raw(18)
 
     def fill(self, out: Tensor) -> None:
         """Fill the contiguous tensor ``out`` with the next normals of the stream."""

@@ -85,11 +85,13 @@ class Trajectory:
         if "x_quantile" in self.statistics:
             self.statistics["x_quantile"][:, index] = quantiles_over_rows(x, self.quantiles)
 
-    def count_finite(self, rows: slice, x: Tensor) -> None:
-        """Count one more step for the replicates that are finite after it."""
-        # A sum is finite only if every term is, up to overflow, which is a divergence as well.
-        total = torch.mv(x, self._ones)
-        self.finite_steps[rows] += (total - total) == 0
+    def total(self, x: Tensor, out: Tensor) -> None:
+        """Write the sum over coordinates: finite only if every term is (overflow is a divergence as well)."""
+        torch.mv(x, self._ones, out=out)
+
+    def count_finite(self, rows: slice, totals: Tensor) -> None:
+        """Count the steps after which the replicates were finite; ``totals`` is (step, replicate)."""
+        self.finite_steps[rows] += ((totals - totals) == 0).sum(dim=0)
 
     def diverged(self) -> Tensor:
         """Return the first bad step of each replicate, -1 where there is none; infinite states stay so."""

@@ -193,6 +193,8 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     nk.integrate(make_sde(), start(), steps=4, checkpoint=path)
     with pytest.raises(InputError, match="seed"):
         nk.integrate(make_sde(), start(), steps=4, seed=1, checkpoint=path)
+    with pytest.raises(InputError, match="does not exist"):
+        nk.integrate(make_sde(), start(), steps=4, checkpoint=tmp_path / "missing" / "run.ckpt")
     path.write_bytes(b"something else")
     with pytest.raises(FileFormatError, match="not a checkpoint"):
         nk.integrate(make_sde(), start(), steps=4, checkpoint=path)
