@@ -27,8 +27,8 @@ ARGUMENTS = (
 def multihead_attention(call: LayerCall) -> dict[str, Contribution]:
     """Attention on projected inputs is repeated with identity projections around it.
 
-    Its input and output are then those of the layer's four linear maps, which have per-sample gradients as any
-    linear layer.
+    Its input and output are then those of the layer's four linear maps, whose per-sample gradients are those
+    of any linear layer.
     """
     layer: Any = call.layer
     given = dict(zip(ARGUMENTS, call.args, strict=False)) | call.kwargs
@@ -71,7 +71,9 @@ def _attention(layer: Any, projected: list[Tensor], given: dict[str, Any]) -> Te
     size = layer.embed_dim
     identity = torch.eye(size, device=projected[0].device, dtype=projected[0].dtype)
     return F.multi_head_attention_forward(
-        *projected,
+        projected[0],
+        projected[1],
+        projected[2],
         size,
         layer.num_heads,
         identity.repeat(3, 1),
@@ -92,7 +94,7 @@ def _attention(layer: Any, projected: list[Tensor], given: dict[str, Any]) -> Te
 
 
 def _samples(values: Tensor, n: int) -> Tensor:
-    """Return ``values`` (position, sample × copies, feature) as (sample, position, feature) in full precision."""
+    """Return ``values`` (position, sample × copies, feature) as (sample, position, feature)."""
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
     return values.transpose(0, 1).reshape(n, -1, values.shape[-1])

@@ -110,8 +110,8 @@ class HookCapture:
     """Hooks on a model for one or many forward and backward passes; ``remove`` takes them all off.
 
     ``tensors`` are the tensors that stand for the parameters: the parameters themselves, or what
-    ``functional_call`` puts in their place. ``n_samples`` must be set before each forward pass. A ``forgiving``
-    capture leaves out what a rule cannot do, for the comparison with autograd to notice.
+    ``functional_call`` puts in their place. ``n_samples`` must be set before each forward pass. A
+    ``forgiving`` capture leaves out what a rule cannot do, for the comparison with autograd to notice.
     """
 
     def __init__(

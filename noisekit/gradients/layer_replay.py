@@ -1,4 +1,4 @@
-"""Layers whose insides hooks do not see: their call is replayed, alone, when its output gradients are there."""
+"""Layers whose insides hooks do not see: their call alone is replayed from its output gradients."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class LayerCall:
 
 
 ReplayRule: TypeAlias = Callable[[LayerCall], dict[str, Contribution]]
-"""Maps a call with its output gradients to a contribution for each of the layer's parameters, by dotted name."""
+"""Maps a call with its output gradients to a contribution for each parameter, by dotted name."""
 
 
 def begin_call(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], n: int) -> LayerCall:
@@ -80,7 +80,7 @@ def simple_layer(call: LayerCall) -> dict[str, Contribution]:
 
     def one_sample(parameters: dict[str, Tensor], inputs: Any, gradient: Tensor) -> dict[str, Tensor]:
         args, kwargs = inputs
-        _, pull = vjp(lambda p: functional_call(call.layer, p, args, kwargs), parameters)
+        pull = vjp(lambda p: functional_call(call.layer, p, args, kwargs), parameters)[1]
         return pull(gradient)[0]
 
     ready = tree_map(lambda v: v.unsqueeze(1) if in_dim(v) == 0 else v, inputs)

@@ -11,7 +11,7 @@ from noisekit.gradients.sketch import ParameterSketch
 
 
 class Workspace:
-    """Memory for the rows of one parameter after the other: fresh pages would cost as much as the products."""
+    """Memory for the rows of one parameter after the other: fresh pages cost as much as the products."""
 
     def __init__(self) -> None:
         self._memory: dict[torch.dtype, Tensor] = {}

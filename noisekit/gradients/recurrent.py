@@ -1,4 +1,4 @@
-"""Per-sample gradients of RNN, GRU and LSTM layers: linear maps on sequences once the gates are in the open."""
+"""Per-sample gradients of RNN, GRU and LSTM layers: linear maps on sequences, once the gates are seen."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _suffixes(layer: Any) -> list[str]:
 
 
 def _run(layer: Any, parameters: dict[str, Tensor], x: Tensor, state: Any) -> tuple[list[Tensor], list[Seen]]:
-    """Return (output, h_n and for an LSTM c_n) and what each layer and direction saw; x (time, batch, feature)."""
+    """Return (output, h_n, for an LSTM c_n) and what each direction saw; x (time, batch, feature)."""
     suffixes, cell = _suffixes(layer), isinstance(layer, nn.LSTM)
     zero = x.new_zeros(len(suffixes), x.shape[1], layer.hidden_size)
     h0, c0 = (state if cell else (state, zero)) if state is not None else (zero, zero)

@@ -17,7 +17,7 @@ RULES: dict[type[nn.Module], ReplayRule] = {
 
 
 def find_replay_rule(layer: nn.Module) -> ReplayRule | None:
-    """Return the rule for ``layer``: its own, or the one for any layer with parameters and no layers inside."""
+    """Return the rule for ``layer``: its own, or the one for any layer without layers inside."""
     for kind in type(layer).__mro__:
         if kind in RULES:
             return RULES[kind]

@@ -32,6 +32,9 @@ import noisekit as nk
 warnings.filterwarnings("ignore")
 torch.set_num_threads(1)
 
+EASY = {"inplace": True, "batched_positions": False}
+"""Set for the libraries that stop at in-place activations and at positions without a batch axis."""
+
 
 class Block(nn.Module):
     """Residual block with GroupNorm, two 3×3 convolutions and an average-pooled shortcut."""
@@ -44,7 +47,7 @@ class Block(nn.Module):
         self.shortcut = nn.Conv2d(inside, out, 1, stride, bias=False) if stride > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        y = F.relu(self.norm1(self.conv1(x)), inplace=EASY["inplace"])
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
@@ -78,7 +81,10 @@ class GPT(nn.Module):
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.token(tokens) + self.position(torch.arange(tokens.shape[1]))
+        positions = torch.arange(tokens.shape[1])
+        if EASY["batched_positions"]:
+            positions = positions.expand_as(tokens)
+        x = self.token(tokens) + self.position(positions)
         return self.head(self.norm(self.layers(x))).transpose(1, 2)
 
 
@@ -206,7 +212,18 @@ BASE = {"ten steps": "ten steps", "ten steps, one recorded": "ten steps"}
 
 def make(model_name: str, method: str) -> Step:
     model, x, y = build(model_name)
-    return METHODS[method](copy.deepcopy(model), x, y, nn.CrossEntropyLoss())
+    step = METHODS[method](copy.deepcopy(model), x, y, nn.CrossEntropyLoss())
+    if method not in ("opacus", "backpack"):
+        return step
+
+    def run() -> Any:
+        EASY.update(inplace=False, batched_positions=True)
+        try:
+            return step()
+        finally:
+            EASY.update(inplace=True, batched_positions=False)
+
+    return run
 
 
 def measure_time(model_name: str, methods: list[str], rounds: int) -> dict[str, float]:
@@ -218,7 +235,7 @@ def measure_time(model_name: str, methods: list[str], rounds: int) -> dict[str, 
             step()
             steps[method] = step
         except Exception as error:
-            print(f"  {model_name}, {method}: {type(error).__name__}: {str(error).splitlines()[0][:90]}")
+            print(f"  {model_name}, {method}: {type(error).__name__}: {str(error)[:90]}")
     times: dict[str, list[float]] = {method: [] for method in steps}
     repeats = 20 if model_name == "mlp" else 1
     for _ in range(rounds):

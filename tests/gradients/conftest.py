@@ -272,7 +272,7 @@ def transformer_encoder_layer_with_dropout() -> Case:
 
 
 class CrossAttention(nn.Module):
-    """Masked attention to other inputs of another width, sequence first inside, with dropout of its weights."""
+    """Masked attention to inputs of another width, sequence first inside, with dropout of its weights."""
 
     def __init__(self) -> None:
         super().__init__()
