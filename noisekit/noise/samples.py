@@ -11,27 +11,34 @@ from torch import Tensor
 from noisekit.errors import InputError, NonFiniteError
 
 MINIMUM_SAMPLES = 8
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_LARGEST = 1e150
 
 
 def as_samples(samples: object, *, minimum: int = MINIMUM_SAMPLES) -> Tensor:
     """Return ``samples`` as a detached floating tensor (sample, coordinate).
 
-    A vector becomes one coordinate. Half precisions are widened to float32; float64 is kept.
+    A vector becomes one coordinate. Half precisions are widened to float32; float64 is kept. Every sample
+    counts once: no estimator of this room takes weights.
 
     Args:
-        samples: a tensor, or anything NumPy can read (array, xarray DataArray), shape (sample, coordinate).
+        samples: a tensor, or anything NumPy can read, shape (sample, coordinate); an xarray DataArray may have
+            its axes ``sample`` and ``coordinate`` in any order.
         minimum: the fewest samples the estimator can use.
 
     Raises:
-        InputError: wrong dtype, wrong number of axes, too few samples or no coordinate.
+        InputError: wrong dtype, wrong number of axes, too few samples, no coordinate, or a magnitude whose
+            square leaves float64.
         NonFiniteError: NaN or infinite values, with the first of them.
     """
     tensor = samples if isinstance(samples, Tensor) else _from_numpy(samples)
-    if not tensor.is_floating_point():
+    if tensor.dtype not in _DTYPES:
         raise InputError(
             f"samples has dtype {_name(tensor.dtype)}; gradient noise is real-valued, so pass floating-point "
-            "samples (for instance samples.float())."
+            "samples of 16 to 64 bits (for instance samples.float())."
         )
+    if tensor.layout != torch.strided:
+        raise InputError(f"samples is a {_name(tensor.layout)} tensor; pass samples.to_dense().")
     tensor = tensor.detach()
     if tensor.dtype in (torch.float16, torch.bfloat16):
         tensor = tensor.float()
@@ -51,23 +58,34 @@ def as_samples(samples: object, *, minimum: int = MINIMUM_SAMPLES) -> Tensor:
     if d == 0:
         raise InputError("samples has no coordinate; pass an array of shape (sample, coordinate).")
     # min and max carry NaN and inf along, so one cheap reduction finds both.
-    if not torch.isfinite(torch.stack(tensor.aminmax())).all():
+    largest = float(torch.stack(tensor.aminmax()).abs().amax())
+    if not math.isfinite(largest):
         bad = (~torch.isfinite(tensor)).nonzero()
         row, column = bad[0].tolist()
         raise NonFiniteError(
             f"samples has {len(bad)} values that are NaN or infinite, the first at sample {row}, "
             f"coordinate {column}; drop those samples or find the step that made them."
         )
+    if largest > _LARGEST or 0 < largest < 1 / _LARGEST:
+        raise InputError(
+            f"The largest sample is {largest:.3g} in size, and its square leaves float64; rescale the samples."
+        )
     return tensor
 
 
 def _from_numpy(samples: object) -> Tensor:
-    array = np.asarray(samples)
+    if "sample" in getattr(samples, "dims", ()):
+        samples = samples.transpose("sample", ...)  # type: ignore[attr-defined]
+    try:
+        array = np.asarray(samples)
+    except ValueError:
+        raise InputError("samples has rows of unequal length; pass an array (sample, coordinate).") from None
     if array.dtype.kind not in "fiub":
         raise InputError(
             f"samples has dtype {array.dtype}; pass a floating-point array (sample, coordinate)."
         )
-    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+    dtype = np.dtype(np.float64) if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(array, dtype=dtype, order="C"))
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -117,7 +135,11 @@ def repeated_share(samples: Tensor) -> float:
     varying = (~constant_coordinates(samples)).nonzero().squeeze(1)[:4]
     if len(varying) < 2:
         return 0.0
-    return 1 - len(torch.unique(samples[:, varying], dim=0)) / len(samples)
+    # Equal rows share a sum of their bits, each column's times an odd number; others all but never do.
+    bits = (samples[:, varying] + 0.0).view({4: torch.int32, 8: torch.int64}[samples.element_size()])
+    odd = torch.tensor([1, 0x9E3779B97F4A7C15 - 2**64, 0x1B873593, 0x27D4EB2F165667C5], device=bits.device)
+    keys = (bits.to(torch.int64) * odd[: len(varying)]).sum(dim=1)
+    return 1 - len(torch.unique(keys)) / len(samples)
 
 
 def scale_drift(samples: Tensor) -> tuple[float, float]:
@@ -125,8 +147,10 @@ def scale_drift(samples: Tensor) -> tuple[float, float]:
 
     The scale of a quarter is its median absolute deviation, compared through the median over the coordinates,
     so that neither heavy tails nor a few odd coordinates matter. The second number is four standard errors.
+    Judged on at most 8,191 samples spread evenly over the window.
     """
-    live = samples[:, ~constant_coordinates(samples)]
+    live = evenly_spread(samples, 4096)
+    live = live[:, ~constant_coordinates(live)]
     n, d = live.shape
     if n < 32 or d == 0:
         return 1.0, math.inf

@@ -123,7 +123,9 @@ def fit_student_t(samples: object) -> StudentTFit:
         unit, start = _quantile_start(ordered[columns])
         # squares of float32 would overflow beyond this
         far = torch.maximum((high[columns] - unit[0]).abs(), (low[columns] - unit[0]).abs()) / unit[1]
-        wide = torch.float64 if float(far.max()) > 1e15 else x.dtype
+        # and reciprocals of its subnormal numbers too
+        narrow = float(far.max()) < 1e15 and float(unit[1].min()) > 1e-36
+        wide = x.dtype if narrow else torch.float64
         if n >= 4 * _START_SAMPLES:
             start, _ = _fit_columns(evenly_spread(x, _START_SAMPLES), columns, unit, start, wide, 0.3)
         maximum, moments = _fit_columns(

@@ -61,6 +61,8 @@ def test_dataarrays_and_arrays_are_read() -> None:
     x = mixed_samples(500)
     by_name = fit_noise(xarray.DataArray(x.numpy(), dims=("sample", "coordinate")))
     torch.testing.assert_close(by_name.scale, fit_noise(x).scale)
+    turned = fit_noise(xarray.DataArray(x.T.numpy(), dims=("coordinate", "sample")))
+    torch.testing.assert_close(turned.scale, by_name.scale)
 
 
 def test_unknown_family_names_the_nearest() -> None:
@@ -106,11 +108,14 @@ def test_trap_averaging_makes_student_noise_lighter(batch: int, df: float) -> No
         fit.model.rescale(2 * batch)
 
 
-def test_trap_resampling_a_finite_data_set_is_said_because_intervals_are_then_too_short() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_trap_resampling_a_finite_data_set_is_said_because_intervals_are_then_too_short(
+    dtype: torch.dtype,
+) -> None:
     generator = torch.Generator().manual_seed(5)
-    data = torch.tensor(np.random.default_rng(5).standard_t(4, size=(400, 60)))
+    data = torch.tensor(np.random.default_rng(5).standard_t(4, size=(400, 60)), dtype=dtype)
     fit = fit_noise(data[torch.randint(400, (4000,), generator=generator)], family="student_t")
     covered = (fit.df_interval[:, 0] <= 4) & (fit.df_interval[:, 1] >= 4)
     assert covered.double().mean() < 0.7
-    assert any("repeat earlier ones" in w for w in fit.warnings)
+    assert any("90% of the samples repeat earlier ones" in w for w in fit.warnings)
     assert not any("repeat earlier ones" in w for w in fit_noise(data).warnings)

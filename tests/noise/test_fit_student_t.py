@@ -153,6 +153,15 @@ def test_half_precision_and_numpy_and_vectors_are_read() -> None:
     assert fit_student_t(x[:, 0]).df.item() == pytest.approx(reference)
     assert fit_student_t(x.numpy()).df.item() == pytest.approx(reference)
     assert fit_student_t(x.bfloat16()).df.item() == pytest.approx(reference, rel=0.05)
+    assert fit_student_t(x.numpy().astype(np.longdouble)).df.item() == pytest.approx(reference, rel=1e-3)
+    assert fit_student_t(x.expand(2000, 3)[::1, 1:]).df[1].item() == pytest.approx(reference)
+
+
+def test_subnormal_numbers_fit_as_well_as_their_few_digits_allow() -> None:
+    x = student_samples(4.0, 500, 2, dtype=torch.float32)
+    tiny = torch.cat([x, x * 1e-41], dim=1)
+    df = fit_student_t(tiny).df
+    torch.testing.assert_close(df[2:], df[:2], rtol=1e-2, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +169,12 @@ def test_half_precision_and_numpy_and_vectors_are_read() -> None:
     [
         (torch.ones(10, 2, dtype=torch.int64), InputError, "real-valued"),
         (np.array([["a"]]), InputError, "floating-point"),
+        (torch.randn(10, 2).to(torch.complex64), InputError, "complex64"),
+        (torch.randn(10, 2).to(torch.float8_e4m3fn), InputError, "16 to 64 bits"),
+        (torch.randn(10, 2).to_sparse(), InputError, "to_dense"),
+        ([[1.0, 2.0], [3.0]], InputError, "unequal length"),
+        (torch.randn(10, 2).double() * 1e200, InputError, "rescale the samples"),
+        (torch.randn(10, 2).double() * 1e-200, InputError, "rescale the samples"),
         (torch.randn(7, 2), InputError, "at least 8"),
         (torch.randn(10, 0), InputError, "no coordinate"),
         (torch.randn(10, 2, 2), InputError, "flatten"),
