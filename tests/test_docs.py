@@ -17,16 +17,18 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 SCRIPTS = sorted((ROOT / "scripts").glob("[0-9][0-9]_*.py"))
 ROOMS = sorted(page.stem for page in (ROOT / "docs" / "reference").glob("*.md"))
-FENCE = re.compile(r"^```python([^\n]*)\n(.*?)^```", flags=re.S | re.M)
+FENCE = re.compile(r"^```python\n(.*?)^```", flags=re.S | re.M)
+ELSEWHERE = "# Not run by the tests, needs "
+"""How a block begins that needs several processes or a trainer of the reader's own."""
 
 
 def code_of(page):
-    """Return (tag, line, code) of Python blocks; the tag ``notest`` marks what needs another machine."""
+    """Return (line, code) of the Python blocks of a page."""
     text = page.read_text(encoding="utf-8")
-    return [(m[1].strip(), text[: m.start(2)].count("\n"), m[2]) for m in FENCE.finditer(text)]
+    return [(text[: m.start(1)].count("\n"), m[1]) for m in FENCE.finditer(text)]
 
 
-RUNNABLE = [page for page in PAGES if any(tag != "notest" for tag, _, _ in code_of(page))]
+RUNNABLE = [page for page in PAGES if any(not code.startswith(ELSEWHERE) for _, code in code_of(page))]
 
 
 def test_pages_and_scripts_are_found():
@@ -39,18 +41,18 @@ def test_pages_and_scripts_are_found():
 def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "page"}
-    for tag, line, code in code_of(page):
-        if tag != "notest":
+    for line, code in code_of(page):
+        if not code.startswith(ELSEWHERE):
             exec(compile("\n" * line + code, str(page), "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_blocks_that_do_not_run_are_python_and_say_what_they_need(page):
-    for tag, line, code in code_of(page):
-        assert tag in ("", "notest"), f"{page.name}, line {line}: {tag}"
-        if tag == "notest":
-            compile(code, str(page), "exec")
-            assert code.startswith("# Needs "), f"{page.name}, line {line}"
+def test_few_blocks_are_left_out_and_all_are_python():
+    left_out = 0
+    for page in PAGES:
+        for line, code in code_of(page):
+            compile("\n" * line + code, str(page), "exec")
+            left_out += code.startswith(ELSEWHERE)
+    assert left_out <= 3
 
 
 @pytest.mark.slow
@@ -96,6 +98,7 @@ if importlib.util.find_spec("mkdocs") and importlib.util.find_spec("mkdocstrings
                 r"<(?:script|link|img)[^>]*(?:src|href)=\"?(https?:[^\s\">]+)", page.read_text()
             )
             assert not loaded, f"{page.name} loads {loaded}"
+            assert "```" not in page.read_text(), f"{page.name} has a fence that is no block"
         for room in ROOMS:
             page = (tmp_path / "reference" / f"{room}.html").read_text()
             for name in getattr(importlib.import_module(f"noisekit.{room}"), "__all__", []):
