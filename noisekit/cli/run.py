@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,8 @@ import tyro
 from noisekit.cli.command import Command, log, print_json, print_table, rows
 from noisekit.study.config import StudyConfig
 from noisekit.study.presets import with_preset
+
+FOLDER = "noisekit-runs"
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Run(Command):
     """A name that `noisekit list` shows, or my_module.py:make_problem."""
     study: tyro.conf.OmitArgPrefixes[StudyConfig] = field(default_factory=StudyConfig)
     output: Path | None = None
-    """Data file to write, .nc or .zarr; PROBLEM.nc in this folder if not given."""
+    """Data file to write, .nc or .zarr; a free name in the folder noisekit-runs if not given."""
     report: Path | None = None
     """Report to write; beside the data file if not given."""
     no_report: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -40,9 +43,11 @@ class Run(Command):
         study = with_preset(self.problem, self.study)
         study.check()
         command = self.command(study)
-        output = check_output(self.output or Path(f"{_stem(self.problem)}.nc"), overwrite=self.overwrite)
+        output = self.output or free_name(Path(FOLDER), _stem(self.problem), overwrite=self.overwrite)
         page = self.report or output.with_suffix(".html")
-        if not self.no_report:
+        if self.output is not None:
+            check_output(output, overwrite=self.overwrite)
+        if not self.no_report and (self.report is not None or self.output is not None):
             check_output(page, overwrite=self.overwrite, suffixes=(".html", ".htm"))
 
         from noisekit.study import load_study_problem, run_study
@@ -50,6 +55,8 @@ class Run(Command):
         problem = load_study_problem(self.problem, study)
         log(f"To repeat this: {command}")
         tree = run_study(problem, study, command=command, progress=True)
+        if self.output is None:
+            output.parent.mkdir(exist_ok=True)
         save_tree(tree, output, overwrite=self.overwrite)
         if not self.no_report:
             from noisekit.report import write_report
@@ -74,6 +81,13 @@ class Run(Command):
         """Return the line that repeats ``study``; of a user's own file only the name is kept."""
         name = f"{Path(self.problem.rpartition(':')[0]).name}:{self.problem.rpartition(':')[2]}"
         return study.command(shlex.quote(name if ":" in self.problem else self.problem))
+
+
+def free_name(folder: Path, stem: str, *, overwrite: bool = False) -> Path:
+    """Return ``folder/stem.nc``, or with a number after it so that neither data nor report is there yet."""
+    names = (f"{stem}.nc" if number == 1 else f"{stem}-{number}.nc" for number in count(1))
+    paths = (folder / name for name in names)
+    return next(p for p in paths if overwrite or not (p.exists() or p.with_suffix(".html").exists()))
 
 
 def _stem(problem: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from noisekit._typing import Observable, State
+from noisekit.errors import NonFiniteError
 from noisekit.optimizers import simulate_optimizer
 from noisekit.problems import Problem, SampledProblem
 from noisekit.sde import Solution, integrate
@@ -57,6 +58,9 @@ def compare_optimizers(
         for name in names:
             tasks[name, "real"] = partial(_run, name, problem, starts[name], x, config, counter)
         found = run_tasks(tasks, workers=workers_for(len(tasks), x.device), counter=counter)
+    for name in config.optimizers:
+        # Two are needed to know an error.
+        _refuse_divergence(name, found[name, "real"], config, most=config.replicates - 2)
     return [
         Ensembles(
             found[name, "coarse"],
@@ -65,6 +69,16 @@ def compare_optimizers(
         )
         for name in config.optimizers
     ]
+
+
+def _refuse_divergence(name: str, runs: Solution, config: StudyConfig, *, most: int) -> None:
+    """Raise NonFiniteError if more than ``most`` of the real runs diverged."""
+    bad = runs.diverged >= 0
+    if int(bad.sum()) > most:
+        raise NonFiniteError(
+            f"{int(bad.sum())} of {len(bad)} real runs of {name} diverged, the first at step "
+            f"{int(runs.diverged[bad].min())}; lower its learning rate, now {config.learning_rate(name):g}."
+        )
 
 
 def _own(problem: Problem, name: str) -> Problem:
@@ -90,7 +104,9 @@ def _warm_state(name: str, problem: Problem, x: Tensor, config: StudyConfig) -> 
     steps = config.warmup_steps
     if not steps:
         return {"x": x}
-    return _simulate(name, problem, x, config, steps=steps, save_every=steps, seed="warm-up").state_at(steps)
+    warm = _simulate(name, problem, x, config, steps=steps, save_every=steps, seed="warm-up")
+    _refuse_divergence(name, warm, config, most=0)
+    return warm.state_at(steps)
 
 
 def _run(

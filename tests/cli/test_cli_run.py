@@ -13,6 +13,7 @@ import pytest
 
 import noisekit as nk
 from noisekit.cli import main
+from noisekit.cli.run import free_name
 
 QUICK = shlex.split(
     "breast-cancer-mlp --steps 8 --warmup-steps 4 --replicates 4 --n-samples 100 --training-steps 12 "
@@ -56,16 +57,26 @@ def test_a_run_writes_a_file_and_a_page_and_its_line_repeats_it(tmp_path, monkey
     out, err = capsys.readouterr()
     said = json.loads(out)
     assert said["command"] in err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["breast-cancer-mlp.html", "breast-cancer-mlp.nc"]
+    folder = tmp_path / "noisekit-runs"
+    assert sorted(p.name for p in folder.iterdir()) == ["breast-cancer-mlp.html", "breast-cancer-mlp.nc"]
+    assert said["file"] == "noisekit-runs/breast-cancer-mlp.nc"
     assert {row["topic"] for row in said["summary"]} >= {"training", "noise", "theory", "comparison"}
     again = [*shlex.split(said["command"])[1:], "--output", "again.nc", "--no-report"]
     assert main(again) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "Data:   again.nc"
-    with nk.open_tree("breast-cancer-mlp.nc") as one, nk.open_tree("again.nc") as two:
+    with nk.open_tree(said["file"]) as one, nk.open_tree("again.nc") as two:
         for path in ("sde/adam/loss", "optimizer/sgd/loss", "gradient_noise/trace"):
             np.testing.assert_array_equal(one[path], two[path])
         assert one.attrs["command"] == said["command"]
+
+
+def test_runs_without_a_name_never_meet(tmp_path):
+    assert free_name(tmp_path, "a") == tmp_path / "a.nc"
+    (tmp_path / "a.nc").touch()
+    (tmp_path / "a-2.html").touch()
+    assert free_name(tmp_path, "a") == tmp_path / "a-3.nc"
+    assert free_name(tmp_path, "a", overwrite=True) == tmp_path / "a.nc"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +111,7 @@ def test_a_users_own_problem_is_studied(tmp_path, monkeypatch, capsys):
     (tmp_path / "own.py").write_text(OWN)
     assert main(["run", str(tmp_path / "own.py:good"), *QUICK[1:], "--no-report"]) == 0
     capsys.readouterr()
-    with nk.open_tree("good.nc") as tree:
+    with nk.open_tree("noisekit-runs/good.nc") as tree:
         assert tree.attrs["command"].startswith("noisekit run own.py:good ")
 
 

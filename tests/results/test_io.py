@@ -15,11 +15,17 @@ from noisekit.results import io, make_example_tree, require_group
 
 @pytest.fixture
 def tree():
-    return make_example_tree()
+    """A few groups of the example: writing all of them takes longer."""
+    whole = make_example_tree()
+    groups = ("/training", "/gradient_noise", "/gradient_noise/samples", "/sde/sgd")
+    part = xr.DataTree.from_dict({path: whole[path].to_dataset(inherit=False) for path in groups})
+    part.attrs = whole.attrs
+    return part
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])
-def test_a_tree_comes_back_identical(tree, tmp_path, suffix):
+def test_a_tree_comes_back_identical(tmp_path, suffix):
+    tree = make_example_tree()
     path = nk.save_tree(tree, tmp_path / f"run{suffix}")
     back = nk.open_tree(path)
     assert {n.path for n in back.subtree} == {n.path for n in tree.subtree}
@@ -151,6 +157,6 @@ def test_a_damaged_zarr_store_is_named(tree, tmp_path):
 
 
 def test_a_missing_group_is_named_with_the_nearest(tree):
-    assert require_group(tree, "sde/adam").path == "/sde/adam"
-    with pytest.raises(FileFormatError, match=r"'/sde/adm'.*Did you mean '/sde/adam'"):
-        require_group(tree, "/sde/adm")
+    assert require_group(tree, "sde/sgd").path == "/sde/sgd"
+    with pytest.raises(FileFormatError, match=r"'/sde/sdg'.*Did you mean '/sde/sgd'"):
+        require_group(tree, "/sde/sdg")

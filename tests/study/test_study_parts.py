@@ -9,12 +9,13 @@ import torch
 from tqdm import tqdm
 
 import noisekit as nk
-from noisekit.errors import InputError
+from noisekit.errors import InputError, NonFiniteError
 from noisekit.study import StudyConfig, load_study_problem
 from noisekit.study.equations import study_noise
 from noisekit.study.noise import tail_of_blocks
 from noisekit.study.parallel import Counter, Stopped, run_tasks
 from noisekit.study.predictions import predict
+from noisekit.study.presets import with_preset
 from noisekit.study.problem import first_samples
 from noisekit.study.seeds import stage_seed
 from noisekit.study.shared_moments import SharedMoments
@@ -209,3 +210,19 @@ def test_one_failing_task_ends_the_others():
         run_tasks({"a": endless, "b": failing}, workers=2, counter=counter)
     assert ended == [True]
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("warmup", [0, 8])
+def test_runs_that_all_diverge_say_when_and_what_to_change(bowl, warmup):
+    rates = {"optimizers": ("sgd",), "learning_rates": (1e30,)}
+    config = replace(SMALL, **rates, warmup_steps=warmup, replicates=4)
+    with pytest.raises(NonFiniteError, match=r"4 of 4 real runs of sgd diverged, .*rate, now 1e\+30"):
+        compare_optimizers(bowl, bowl.x0, config)
+
+
+def test_presets_yield_to_what_was_asked_for():
+    assert with_preset("fashion-resnet", StudyConfig()).n_samples == 128
+    assert with_preset("fashion-resnet", StudyConfig(n_samples=300)).n_samples == 300
+    assert with_preset("rosenbrock", StudyConfig(optimizers=("adam",))).learning_rates == ()
+    for name in ("rosenbrock", "fashion-resnet", "shakespeare-gpt", "quadratic"):
+        with_preset(name, StudyConfig()).check()
