@@ -51,7 +51,7 @@ def multihead_attention(call: LayerCall) -> dict[str, Contribution]:
         inside = output_gradient.to(output_weight.dtype) @ output_weight
         gradients = torch.autograd.grad(attended, projected, inside.to(attended.dtype))
     by_sample = [(_samples(g, call.n), _samples(x, call.n)) for g, x in zip(gradients, tensors, strict=True)]
-    uses = _input_uses(layer, by_sample)
+    uses = _input_uses(layer, by_sample, to_itself=all(_same(tensors[0], t) for t in tensors[1:]))
     left, right = _samples(output_gradient, call.n), _samples(attended.detach(), call.n)
     uses["out_proj.weight"] = OuterSum(left, right)
     uses["out_proj.bias"] = Explicit(left.sum(1))
@@ -100,14 +100,19 @@ def _samples(values: Tensor, n: int) -> Tensor:
     return values.transpose(0, 1).reshape(n, -1, values.shape[-1])
 
 
-def _input_uses(layer: Any, pairs: list[tuple[Tensor, Tensor]]) -> dict[str, Contribution]:
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether both are the same memory, found out without looking into it."""
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
+
+
+def _input_uses(
+    layer: Any, pairs: list[tuple[Tensor, Tensor]], *, to_itself: bool
+) -> dict[str, Contribution]:
     uses: dict[str, Contribution] = {"in_proj_bias": Explicit(torch.cat([g.sum(1) for g, _ in pairs], 1))}
     outer = [OuterSum(g, x) for g, x in pairs]
     if not layer._qkv_same_embed_dim:
         return uses | dict(zip(("q_proj_weight", "k_proj_weight", "v_proj_weight"), outer, strict=True))
-    if pairs[0][1].shape == pairs[1][1].shape == pairs[2][1].shape and all(
-        torch.equal(pairs[0][1], x) for _, x in pairs[1:]
-    ):
+    if to_itself:
         uses["in_proj_weight"] = OuterSum(torch.cat([g for g, _ in pairs], -1), pairs[0][1])
         return uses
     first = outer[0]

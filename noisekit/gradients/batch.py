@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_flatten, tree_map
 
 from noisekit.errors import InputError
+from noisekit.gradients.compiled import eager
 
 Batch = Any
 """A tensor, or a (nested) tuple, list or dict with tensors in it, each with the sample axis first."""
@@ -63,9 +64,10 @@ def call_model(
 ) -> Any:
     """Return model(inputs) of a tensor, tuple or dict; ``tensors`` stand in for parameters and buffers."""
     args, kwargs = split_arguments(inputs)
-    if tensors is None:
-        return model(*args, **kwargs)
-    return functional_call(model, tensors, args, kwargs)
+    with eager():
+        if tensors is None:
+            return model(*args, **kwargs)
+        return functional_call(model, tensors, args, kwargs)
 
 
 def split_arguments(inputs: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Run compiled code eagerly inside the block."""
+    stance = EagerStance()
+    stance.enter()
+    try:
+        yield
+    finally:
+        stance.leave()
 
 
 class EagerStance:

@@ -66,6 +66,17 @@ def begin_call(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], 
     )
 
 
+class _WithoutHooks(nn.Module):
+    """A layer called without its hooks, which are the recorder's own."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.layer.forward(*args, **kwargs)
+
+
 def simple_layer(call: LayerCall) -> dict[str, Contribution]:
     """Any layer that maps batch-first tensors to one, by vmap over the samples of this layer alone."""
     if set(call.gradients) != {0} or len(call.shapes) != 1 or call.shapes[0][:1] != (call.n,):
@@ -80,11 +91,13 @@ def simple_layer(call: LayerCall) -> dict[str, Contribution]:
 
     def one_sample(parameters: dict[str, Tensor], inputs: Any, gradient: Tensor) -> dict[str, Tensor]:
         args, kwargs = inputs
-        pull = vjp(lambda p: functional_call(call.layer, p, args, kwargs), parameters)[1]
+        pull = vjp(lambda p: functional_call(bare, p, args, kwargs), parameters)[1]
         return pull(gradient)[0]
 
+    bare = _WithoutHooks(call.layer)
+    parameters = {f"layer.{name}": p for name, p in call.parameters.items()}
     ready = tree_map(lambda v: v.unsqueeze(1) if in_dim(v) == 0 else v, inputs)
     dims = (None, tree_map(in_dim, inputs), 0)
     with call.again():
-        rows = vmap(one_sample, in_dims=dims)(call.parameters, ready, call.gradients[0].unsqueeze(1))
-    return {name: Explicit(row.detach()) for name, row in rows.items()}
+        rows = vmap(one_sample, in_dims=dims)(parameters, ready, call.gradients[0].unsqueeze(1))
+    return {name.removeprefix("layer."): Explicit(row.detach()) for name, row in rows.items()}

@@ -24,6 +24,7 @@ from noisekit.errors import InputError, NonFiniteError, UnsupportedModelError
 from noisekit.gradients.batch import Batch, call_model, count_samples, select, tensors_of
 from noisekit.gradients.contributions import Contribution
 from noisekit.gradients.hooks import HookCapture, Layout, Target, find_targets
+from noisekit.gradients.layer_rules import find_rule
 from noisekit.gradients.losses import Reduction
 from noisekit.gradients.outputs import loss_frontier
 from noisekit.gradients.random_state import random_state, untouched_random_state
@@ -75,7 +76,7 @@ class Probe:
         self.model, self.leaves, self.names = model, leaves, tuple(names)
         n = count_samples(inputs)
         self.small = {k: select(inputs, torch.arange(k) % n, n) for k in (2, PROBE)}
-        self.module_names = {module: name for name, module in model.named_modules() if name}
+        self.module_names = {module: name for name, module in model.named_modules()}
         self.generator = torch.Generator().manual_seed(0)
 
     def plan(self) -> Plan:
@@ -90,6 +91,8 @@ class Probe:
         layouts = _layouts(two.calls, three.calls)
         if any(not layout.batched for layout in layouts.values()) and not self._may_expand(layouts, three):
             layouts = {name: layout for name, layout in layouts.items() if layout.batched}
+        if find_rule(self.model) is not None:
+            layouts[""] = Layout()
         return self._compare(layouts, batched)
 
     def _forward(self, n: int, batch: Batch | None = None, watch: Watch | None = None) -> _Pass:
@@ -308,7 +311,7 @@ def _settle(
             continue
         order = _sample_major(received[0], layout.axis)
         if order is None:
-            mixed.append(name)
+            mixed.append(name or "the model")
         else:
             layouts[name] = Layout(layout.axis, order)
     at_inputs = any(g is not None and _sample_major(g, 0) is None for g in input_gradients)

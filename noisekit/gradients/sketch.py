@@ -9,7 +9,7 @@ from torch import Tensor
 class ParameterSketch:
     """A count sketch of one parameter's gradient c ∈ R^d into m numbers.
 
-    s_b = Σ_{j: h(j)=b} ε_j c_j with independent signs ε_j = ±1 and fixed buckets h(j) = (j + offset) mod m, so
+    s_b = Σ_{j: h(j)=b} ε_j c_j with independent signs ε_j = ±1 and buckets h(j) = (j + offset) mod m, so
     E[s·s'] = c·c' exactly: two different coordinates carry independent signs of mean zero, whatever the
     buckets. Of an outer product b aᵀ the TensorSketch ifft(fft(Ub)·fft(Va)) is taken without forming it: sign
     u_o v_i, bucket (π(o mod m) + i) mod m with a random permutation π. The sum over parameters with their own

@@ -1,10 +1,11 @@
 """Cost of per-sample gradient statistics over a plain forward and backward pass, beside other libraries.
 
-    python scripts/benchmarks/per_sample.py                  # all models, all methods that are installed
+    python scripts/benchmarks/per_sample.py                  # all models, every method that is there
     python scripts/benchmarks/per_sample.py --models gpt --rounds 30 --memory
 
-CPU time on one thread, methods interleaved, medians over the rounds; memory is the peak of the resident set of
-a fresh process above what it held before the first pass. Opacus and BackPACK are measured if they are there.
+CPU time on one thread, methods interleaved, the median over rounds of the ratio to the plain pass next to it;
+memory is the growth of the peak resident set of a fresh process over three passes. Opacus and BackPACK are
+measured where they are importable.
 """
 
 from __future__ import annotations

@@ -251,15 +251,21 @@ def test_checkpointing(reference: Reference) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_model(reference: Reference) -> None:
+@pytest.mark.parametrize("in_place", [False, True])
+def test_compiled_model(reference: Reference, in_place: bool) -> None:
     model, x, y = small()
+    plain = copy.deepcopy(model)
     compiled = torch.compile(model, backend="aot_eager")
+    if in_place:
+        model.compile(backend="aot_eager")
+        compiled = model
     optimizer, loss_fn = torch.optim.SGD(model.parameters(), lr=0.1), nn.CrossEntropyLoss()
     expected = []
     with GradientNoiseRecorder(compiled, loss_fn, optimizer, schedule=every(2)) as recorder:
         for step in range(4):
             if step % 2 == 0:
-                expected.append(flat(reference(copy.deepcopy(model), loss_fn, x, y)))
+                plain.load_state_dict(model.state_dict())
+                expected.append(flat(reference(plain, loss_fn, x, y)))
             optimizer.zero_grad()
             loss_fn(compiled(x), y).backward()
             optimizer.step()
@@ -487,6 +493,29 @@ def test_nothing_recorded_and_bad_schedules() -> None:
     for schedule in (every, first, logarithmic):
         with pytest.raises(InputError):
             schedule(0)
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, nn.LSTM])
+def test_a_model_that_is_one_layer(reference: Reference, kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = kind(3, 2, batch_first=True) if kind is nn.LSTM else kind(3, 2)
+    model, x = model.double(), torch.randn(6, 4, 3).double()
+
+    def loss_fn(outputs: Any, targets: Tensor) -> Tensor:
+        return F.mse_loss(outputs[0] if isinstance(outputs, tuple) else outputs, targets)
+
+    y = torch.randn(6, 4, 2).double()
+    losses = [loss_fn(model(x[i : i + 1]), y[i : i + 1]) for i in range(6)]
+    gradients = [torch.autograd.grad(loss, list(model.parameters())) for loss in losses]
+    rows = torch.stack([torch.cat([g.flatten() for g in own]) for own in gradients])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with GradientNoiseRecorder(model, loss_fn, optimizer, schedule=every(1), micro_batches=2) as recorder:
+        for _ in range(2):
+            for part in (slice(0, 3), slice(3, 6)):
+                (loss_fn(model(x[part]), y[part]) / 2).backward()
+            optimizer.step()
+    for row in range(2):
+        assert_rows_equal(recorder.result(), rows, row)
 
 
 def test_a_step_with_a_closure_needs_a_call(reference: Reference) -> None:

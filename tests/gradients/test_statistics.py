@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from noisekit.errors import InputError, NonFiniteError
-from noisekit.gradients import gradient_statistics, noise_directions
+from noisekit.gradients import (
+    contributions,
+    convolution,
+    gradient_statistics,
+    lookup,
+    noise_directions,
+    selection,
+)
 
 Case = tuple[nn.Module, Any, Any, Any]
 Reference = Callable[..., dict[str, Tensor]]
@@ -25,6 +32,20 @@ def assert_close(found: Tensor, expected: Tensor, what: str) -> None:
     assert float((found - expected).abs().max()) <= 1e-9 * float(expected.abs().max()), what
 
 
+@pytest.fixture(params=["small parameters together", "each parameter", "few samples at a time"])
+def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower the sizes at which the engine changes its ways, so that small models take each of them."""
+    if request.param == "small parameters together":
+        return
+    monkeypatch.setattr(selection, "SMALL", 0)
+    if request.param == "few samples at a time":
+        monkeypatch.setattr(contributions, "CACHED_ELEMENTS", 30)
+        monkeypatch.setattr(convolution, "CACHED_INPUTS", 300)
+        for module in (contributions, lookup):
+            monkeypatch.setattr(module, "MOST_ELEMENTS", 60)
+
+
+@pytest.mark.usefixtures("memory")
 def test_every_statistic_agrees_with_the_loop(any_case: Case, reference: Reference) -> None:
     model, loss_fn, inputs, targets = any_case
     torch.manual_seed(1)
@@ -54,8 +75,10 @@ def test_every_statistic_agrees_with_the_loop(any_case: Case, reference: Referen
     assert found.sketch.shape == (len(rows), 8)
 
 
-@pytest.mark.parametrize("kind", ["vectors", "sequences", "convolution"])
-def test_sketch_is_unbiased(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "large"), [("vectors", True), ("sequences", True), ("convolution", True), ("convolution", False)]
+)
+def test_sketch_is_unbiased(kind: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     layers: dict[str, tuple[nn.Module, Tensor]] = {
         "vectors": (nn.Linear(9, 7), torch.randn(3, 9)),
@@ -67,7 +90,10 @@ def test_sketch_is_unbiased(kind: str) -> None:
     x = x.double() if x.is_floating_point() else x
     y = torch.randn_like(model(x))
     draws = []
-    for seed in range(300):
+    if large:
+        monkeypatch.setattr(selection, "SMALL", 0)
+        monkeypatch.setattr(lookup, "MOST_ELEMENTS", 0)
+    for seed in range(150):
         found = gradient_statistics(model, nn.MSELoss(), x, y, coordinates=0, sketch=32, seed=seed)
         assert found.sketch is not None
         draws.append(found.sketch @ found.sketch.T)
