@@ -5,6 +5,7 @@ import importlib.util
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import noisekit
+from noisekit.cli.command import Command
+from noisekit.cli.parse import parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -53,6 +56,14 @@ def test_few_blocks_are_left_out_and_all_are_python():
             compile("\n" * line + code, str(page), "exec")
             left_out += code.startswith(ELSEWHERE)
     assert left_out <= 3
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
+def test_commands_on_a_page_are_understood(page):
+    for line in re.findall(r"^\$ noisekit (.*)$", page.read_text(encoding="utf-8"), flags=re.M):
+        words = shlex.split(line, comments=True)
+        if words != ["--help"]:
+            assert isinstance(parse(words), Command), line
 
 
 @pytest.mark.slow
