@@ -3,12 +3,7 @@
 from noisekit.noise.alignment import HessianAlignment, hessian_alignment
 from noisekit.noise.analysis import BlockNoise, NoiseAnalysis, analyze
 from noisekit.noise.base import NoiseModel
-from noisekit.noise.correlation import (
-    CorrelationSpectrum,
-    ParticipationRatio,
-    correlation_spectrum,
-    participation_ratio,
-)
+from noisekit.noise.correlation import CorrelationSpectrum, correlation_spectrum
 from noisekit.noise.covariance import NoiseCovariance, block_covariances, noise_covariance
 from noisekit.noise.dependence import GradientDependence, gradient_dependence
 from noisekit.noise.drift import NoiseDrift, noise_drift
@@ -24,6 +19,7 @@ from noisekit.noise.noise_scale import (
     noise_scale_by_block,
     noise_scale_from_batches,
 )
+from noisekit.noise.participation import ParticipationRatio, participation_ratio
 from noisekit.noise.record_noise_scale import RecordNoiseScale, record_noise_scale
 from noisekit.noise.selection import (
     HeldOutLikelihood,

@@ -12,12 +12,11 @@ from torch import Tensor
 from noisekit.errors import InputError
 from noisekit.gradients.record import GradientRecord
 from noisekit.noise.alignment import HessianAlignment, hessian_alignment
-from noisekit.noise.correlation import ParticipationRatio
 from noisekit.noise.dependence import GradientDependence, gradient_dependence
 from noisekit.noise.drift import NoiseDrift, noise_drift
 from noisekit.noise.fit import NoiseFit, fit_noise
 from noisekit.noise.noise_scale import NoiseScale
-from noisekit.noise.participation import participation_over_steps
+from noisekit.noise.participation import ParticipationRatio, participation_over_steps
 from noisekit.noise.record_noise_scale import TOTAL, record_noise_scale
 from noisekit.noise.samples import evenly_spread
 from noisekit.noise.symmetry import Skewness, skewness

@@ -1,4 +1,4 @@
-"""How many directions the noise has: participation ratio and the spectrum of correlations."""
+"""The spectrum of correlations between coordinates of the noise."""
 
 from __future__ import annotations
 
@@ -9,59 +9,7 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
-from noisekit.gradients.record import GradientStatistics
-from noisekit.noise.gram import gram_matrix, gram_moments, trace_of_square
 from noisekit.noise.samples import as_samples
-
-_GROUPS = 32
-
-
-@dataclass(frozen=True)
-class ParticipationRatio:
-    """(Tr Σ)²/Tr Σ²: the number of directions that share the noise, 1 to d."""
-
-    value: float
-    interval: tuple[float, float]
-    """95 %, by a jackknife over groups of samples on the logarithm."""
-
-
-def participation_ratio(
-    per_sample_or_gram: Tensor | dict[str, Tensor] | GradientStatistics, *, gram: bool | None = None
-) -> ParticipationRatio:
-    """Return the participation ratio of Σ, numerator and denominator each unbiased.
-
-    The ratio of sample eigenvalues alone cannot exceed the number of samples; this one can.
-
-    Arguments: per-sample gradients (sample, coordinate), a dict of them, or their Gram matrix.
-    Raises InputError for fewer than 8 samples or wrong shapes. Source of Tr Σ²: Chen, Zhang, Zhong 2010.
-    """
-    k = gram_matrix(per_sample_or_gram, gram=gram)
-    value = _participation(k)
-    if math.isnan(value):
-        return ParticipationRatio(math.nan, (math.nan, math.nan))
-    n = len(k)
-    groups = torch.arange(n).tensor_split(min(_GROUPS, n))
-    logs = []
-    for group in groups:
-        keep = torch.ones(n, dtype=torch.bool)
-        keep[group] = False
-        if int(keep.sum()) >= 8:
-            logs.append(math.log(_participation(k[keep][:, keep])))
-    g = len(logs)
-    if g < 2 or any(math.isnan(v) for v in logs):
-        return ParticipationRatio(value, (math.nan, math.nan))
-    error = math.sqrt((g - 1) / g * sum((v - sum(logs) / g) ** 2 for v in logs))
-    return ParticipationRatio(value, (value * math.exp(-1.96 * error), value * math.exp(1.96 * error)))
-
-
-def _participation(gram: Tensor) -> float:
-    unit = float(gram.diagonal().max())
-    if unit == 0:
-        return math.nan
-    gram = gram / unit
-    moments = gram_moments(gram)
-    square, below = moments.trace**2 - moments.covariance[0], trace_of_square(gram)
-    return square / below if below > 0 and square > 0 else math.nan
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class NoiseCovariance:
         if self.matrix is not None:
             values, vectors = torch.linalg.eigh(self.matrix * ratio)
             return GaussianNoise(factor=vectors * values.clamp(min=0).sqrt(), batch_size=known)
-        if self.factor is not None:
+        if self.factor is not None and self.factor.shape[1]:
             scale = (self._diagonal() * ratio).sqrt()
             return GaussianNoise(scale, factor=self.factor * ratio**0.5, batch_size=known)
         return GaussianNoise((self.variance * ratio).sqrt(), batch_size=known)
@@ -118,6 +118,8 @@ def noise_covariance(
         raise InputError(f"shrinkage={shrinkage!r} is for kind='dense'; a {kind} covariance is not shrunk.")
     if rank is not None and kind != "low_rank":
         raise InputError(f"rank={rank} is for kind='low_rank'; kind is {kind!r}.")
+    if rank is not None and rank != int(rank):
+        raise InputError(f"rank is {rank}; it is a whole number of components.")
     size = check_batch_size(batch_size) or 1
     values = as_samples(samples)
     n, d = values.shape

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
-from noisekit.noise.base import NoiseModel, check_batch_size, check_dimension
+from noisekit.noise.base import NoiseModel, check_batch_size, check_dimension, squared_in_range
 from noisekit.noise.samples import as_samples
 
 
@@ -42,7 +42,9 @@ class EmpiricalNoise(NoiseModel):
     ) -> None:
         samples = as_samples(samples)
         self.samples = samples - samples.mean(dim=0)
-        self.average = check_batch_size(average) or 1
+        if average < 1 or average != int(average) or draws < 1:
+            raise InputError(f"average is {average} and draws {draws}; both are whole numbers of at least 1.")
+        self.average = int(average)
         self.sample_batch_size = check_batch_size(batch_size)
         self.batch_size = None if self.sample_batch_size is None else self.average * self.sample_batch_size
         self.draws, self.seed = draws, seed
@@ -61,7 +63,9 @@ class EmpiricalNoise(NoiseModel):
             if self.average > 1:
                 generator = torch.Generator(device=x.device).manual_seed(self.seed)
                 values = self._draw(samples, self.draws, generator)
-            variance = samples.square().mean(dim=0) / self.average
+            unit = samples.abs().amax(dim=0).clamp(min=torch.finfo(x.dtype).tiny)
+            scale = (samples / unit).square().mean(dim=0).sqrt() * unit
+            variance = squared_in_range(scale, "these samples") / self.average
             self._cache[key] = (samples, values.sort(dim=0).values.T.contiguous(), variance)
         return self._cache[key]
 

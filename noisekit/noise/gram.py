@@ -33,7 +33,12 @@ def gram_matrix(
             raise InputError(
                 "The dict of per-sample gradients is empty; it needs (sample, *parameter) tensors."
             )
-        return torch.stack([gram_matrix(g.flatten(1), gram=False) for g in gradients.values()]).sum(dim=0)
+        counts = {name: len(g) for name, g in gradients.items()}
+        if len(set(counts.values())) > 1:
+            raise InputError(f"The layers hold different numbers of samples, {counts}; pass one batch.")
+        return torch.stack([gram_matrix(g.reshape(len(g), -1), gram=False) for g in gradients.values()]).sum(
+            dim=0
+        )
     samples = as_samples(gradients)
     if gram is None:
         gram = is_gram(samples)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
+from noisekit.noise.base import check_batch_size
 from noisekit.noise.fisher_scoring import KAPPA_BOUND, KAPPA_LARGEST
 from noisekit.noise.samples import as_samples, constant_coordinates
 from noisekit.noise.student_t import StudentTNoise
@@ -63,6 +64,7 @@ def fit_multivariate_student_t(
     """
     x = as_samples(samples)
     n, d = x.shape
+    check_batch_size(batch_size)
     if n <= 2 * d:
         raise InputError(
             f"{n} samples cannot give the {d} × {d} scatter matrix of a multivariate Student-t; pass more "

@@ -25,7 +25,7 @@ class NoiseScale:
     """
 
     value: float
-    """B_simple in samples; inf where the estimate of |∇f|² is not positive."""
+    """B_simple in samples, at least 0; inf where the estimate of |∇f|² is not positive."""
     interval: tuple[float, float]
     """95 % by Fieller's theorem; its upper end is inf where the data exclude no large value."""
     trace: float
@@ -56,10 +56,14 @@ class NoiseScale:
 
         To second order, at the best learning rate of each batch size (McCandlish et al. 2018, eq. 2.7).
         """
+        if not batch_size > 0:
+            raise InputError(f"batch_size is {batch_size}; it must be positive.")
         return 1 / (1 + self.value / batch_size)
 
     def __str__(self) -> str:
         low, high = self.interval
+        if math.isnan(self.value):
+            return "no noise scale: every gradient is 0"
         if math.isnan(low):
             return f"noise scale {self.value:.3g} samples, without an interval"
         if not self.identifiable:
@@ -87,7 +91,7 @@ def gradient_noise_scale(
 
 def noise_scale_by_block(per_sample: Mapping[str, Tensor]) -> dict[str, NoiseScale]:
     """Return the noise scale and the signal-to-noise ratio of every layer, each (sample, *parameter)."""
-    return {name: gradient_noise_scale(g.flatten(1), gram=False) for name, g in per_sample.items()}
+    return {name: gradient_noise_scale(g.reshape(len(g), -1), gram=False) for name, g in per_sample.items()}
 
 
 def noise_scale_from_batches(
@@ -118,6 +122,8 @@ def noise_scale_from_batches(
         raise InputError(
             f"There are {len(small)} small-batch and {len(big)} big-batch norms; they come in pairs."
         )
+    if len(small) == 0:
+        raise InputError("There are no squared norms; pass one pair, or one pair a step.")
     if not bool(torch.isfinite(small).all() and torch.isfinite(big).all()):
         raise NonFiniteError("The squared norms hold NaN or infinite values; drop those steps.")
     signal = (big_batch * big - small_batch * small) / (big_batch - small_batch)
@@ -136,7 +142,7 @@ def noise_scale_over_steps(trace: Tensor, signal: Tensor) -> NoiseScale:
     mean = pair.mean(dim=1)
     if n < 8:
         nan = math.nan
-        value = float(mean[0] / mean[1]) if mean[1] > 0 else math.inf
+        value = max(float(mean[0] / mean[1]), 0.0) if mean[1] > 0 else math.inf
         return NoiseScale(value, (nan, nan), float(mean[0]), nan, float(mean[1]), nan, False, n)
     difference = pair[:, 1:] - pair[:, :-1]
     error = difference @ difference.T / (2 * (n - 1) * n)
@@ -155,7 +161,7 @@ def _from_moments(moments: GramMoments) -> NoiseScale:
     unit = max(abs(trace), abs(signal))
     scaled = (v_aa / unit**2, v_ab / unit**2, v_bb / unit**2)
     return NoiseScale(
-        value=trace / signal if signal > 0 else math.inf,
+        value=max(trace, 0.0) / signal if signal > 0 else math.inf,
         interval=fieller_interval(trace / unit, signal / unit, scaled, quantile),
         trace=trace,
         trace_error=math.sqrt(max(v_aa, 0.0)),

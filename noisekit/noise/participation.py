@@ -1,18 +1,61 @@
-"""The participation ratio over the steps of a record, from Gram matrices or from recorded coordinates."""
+"""The participation ratio: how many directions share the noise, of one batch or over recorded steps."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from noisekit.noise.correlation import ParticipationRatio
+from noisekit.gradients.record import GradientStatistics
 from noisekit.noise.gram import gram_matrix, gram_moments, trace_of_square
 from noisekit.noise.samples import MINIMUM_SAMPLES
 
 _MOST_STEPS = 16
+_GROUPS = 32
+
+
+@dataclass(frozen=True)
+class ParticipationRatio:
+    """(Tr Σ)²/Tr Σ²: the number of directions that share the noise, 1 to d."""
+
+    value: float
+    interval: tuple[float, float]
+    """95 %, by a jackknife over groups of samples on the logarithm, or from the scatter of steps."""
+
+
+def participation_ratio(
+    per_sample_or_gram: Tensor | dict[str, Tensor] | GradientStatistics, *, gram: bool | None = None
+) -> ParticipationRatio:
+    """Return the participation ratio of Σ, numerator and denominator each unbiased.
+
+    The ratio of sample eigenvalues alone cannot exceed the number of samples; this one can.
+
+    Arguments: per-sample gradients (sample, coordinate), a dict of them, or their Gram matrix.
+    Raises InputError for fewer than 8 samples or wrong shapes. Source of Tr Σ²: Chen, Zhang, Zhong 2010.
+    """
+    k = gram_matrix(per_sample_or_gram, gram=gram)
+    share = _share(k)
+    if not share > 0:
+        return ParticipationRatio(math.nan, (math.nan, math.nan))
+    value = 1 / share
+    n = len(k)
+    if n == MINIMUM_SAMPLES:  # none can be left out
+        return ParticipationRatio(value, (math.nan, math.nan))
+    groups = torch.arange(n).tensor_split(min(_GROUPS, n))
+    logs = []
+    for group in groups:
+        keep = torch.ones(n, dtype=torch.bool)
+        keep[group] = False
+        share = _share(k[keep][:, keep])
+        if not share > 0:
+            return ParticipationRatio(value, (math.nan, math.nan))
+        logs.append(math.log(share))
+    g = len(logs)
+    error = math.sqrt((g - 1) / g * sum((v - sum(logs) / g) ** 2 for v in logs))
+    return ParticipationRatio(value, (value * math.exp(-1.96 * error), value * math.exp(1.96 * error)))
 
 
 def participation_over_steps(

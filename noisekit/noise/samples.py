@@ -22,8 +22,8 @@ def as_samples(samples: object, *, minimum: int = MINIMUM_SAMPLES) -> Tensor:
     counts once: no estimator of this room takes weights.
 
     Args:
-        samples: a tensor, or anything NumPy can read, shape (sample, coordinate); an xarray DataArray may have
-            its axes ``sample`` and ``coordinate`` in any order.
+        samples: a tensor, or anything NumPy can read, shape (sample, coordinate); the axes ``sample`` and
+            ``coordinate`` of an xarray DataArray may come in any order.
         minimum: the fewest samples the estimator can use.
 
     Raises:
@@ -68,7 +68,7 @@ def as_samples(samples: object, *, minimum: int = MINIMUM_SAMPLES) -> Tensor:
         )
     if largest > _LARGEST or 0 < largest < 1 / _LARGEST:
         raise InputError(
-            f"The largest sample is {largest:.3g} in size, and its square leaves float64; rescale the samples."
+            f"The largest sample is {largest:.3g} in size and its square leaves float64; rescale the samples."
         )
     return tensor
 
@@ -88,8 +88,15 @@ def _from_numpy(samples: object) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=dtype, order="C"))
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _name(kind: torch.dtype | torch.layout) -> str:
+    return str(kind).removeprefix("torch.")
+
+
+def check_level(level: float) -> float:
+    """Return ``level`` if it is a probability strictly between 0 and 1."""
+    if not 0 < level < 1:
+        raise InputError(f"level is {level}; give a probability between 0 and 1, such as 0.05.")
+    return level
 
 
 def constant_coordinates(samples: Tensor) -> Tensor:

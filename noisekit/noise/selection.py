@@ -14,7 +14,7 @@ from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from noisekit.errors import InputError
-from noisekit.noise.samples import as_samples
+from noisekit.noise.samples import as_samples, check_level
 from noisekit.noise.student_t_fit import StudentTFit, fit_student_t
 from noisekit.noise.student_t_likelihood import student_t_log_density
 
@@ -85,7 +85,7 @@ def weakest_visible_df(n_samples: int, *, level: float = 0.05, power: float = 0.
     """
     if n_samples < 1:
         raise InputError(f"n_samples is {n_samples}; give the number of samples, at least 1.")
-    return math.sqrt(1.5 * n_samples) / float(ndtri(power) - ndtri(level))
+    return math.sqrt(1.5 * n_samples) / float(ndtri(check_level(power)) - ndtri(check_level(level)))
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,13 @@ def held_out_log_likelihood(samples: object, *, folds: int = 2) -> HeldOutLikeli
     A second opinion on ``fit_noise``: positive beyond two standard errors says Student-t.
 
     Raises:
-        InputError: fewer than 8 samples in a training fold, or fewer than 2 folds.
+        InputError: fewer than 8 samples in a training fold, fewer than 2 folds or an empty one.
     """
     x = as_samples(samples)
-    if folds < 2 or len(x) - math.ceil(len(x) / folds) < 8:
+    if not 2 <= folds <= len(x) or len(x) - math.ceil(len(x) / folds) < 8:
         raise InputError(
-            f"{folds} folds of {len(x)} samples leave too few to fit; use 2 folds and at least 16 samples."
+            f"{folds} folds of {len(x)} samples leave too few to fit or to judge; use 2 folds of at least 16 "
+            "samples in all."
         )
     fold = torch.arange(len(x), device=x.device) % folds
     gains = torch.empty(x.shape, dtype=torch.float64, device=x.device)
@@ -129,4 +130,4 @@ def is_student_t(fit: StudentTFit, *, level: float = 0.05) -> tuple[Tensor, Tens
     """Return (p, q, q ≤ level) of the coordinates, the decision that ``fit_noise(family="auto")`` takes."""
     p = likelihood_ratio_p_values(fit.likelihood_ratio, fit.n_samples)
     q = false_discovery_q_values(p)
-    return p, q, q <= level
+    return p, q, q <= check_level(level)

@@ -10,6 +10,8 @@ from numpy.polynomial import chebyshev
 from scipy.special import ndtri, stdtr
 from torch import Tensor
 
+from noisekit.errors import InputError
+
 _TERMS = 20
 _REACH = 7.0
 """Deviations beyond which 1 − |2F − 1| < 3e-12 is left at its value there."""
@@ -66,12 +68,17 @@ class StudentTSign:
 
 
 def student_t_cdf(value: Tensor, df: Tensor | float) -> Tensor:
-    """Return F_ν(value) for ``df`` ν > 0 that broadcasts over the last axis of ``value``.
+    """Return F_ν(value) for ``df`` ν > 0 that broadcasts over the last axis of ``value``, a floating tensor.
+
+    Raises InputError for ν ≤ 0.
 
     >>> student_t_cdf(torch.tensor([0.0, 1.0]), 1.0)
     tensor([0.5000, 0.7500])
     """
-    return 0.5 * (1 + StudentTSign(torch.as_tensor(df))(value))
+    df = torch.as_tensor(df, dtype=value.dtype)
+    if not bool((df > 0).all()):
+        raise InputError("df holds NaN, zero or negative values; degrees of freedom must be positive.")
+    return 0.5 * (1 + StudentTSign(df)(value))
 
 
 def _width(df: np.ndarray) -> np.ndarray:

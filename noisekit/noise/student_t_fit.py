@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from noisekit.noise.fisher_scoring import KAPPA_BOUND, fisher_scoring
-from noisekit.noise.samples import as_samples, evenly_spread, has_run, sorted_rows
+from noisekit.noise.samples import as_samples, check_level, evenly_spread, has_run, sorted_rows
 from noisekit.noise.student_t_likelihood import fisher_information, rows_in_a_tile
 
 _START_SAMPLES = 2048  # the scoring starts from a fit of this many samples
@@ -65,7 +65,7 @@ class StudentTFit:
         the error grows with κ, and intervals with the error at κ̂ miss too often from below. inf: reaches
         the Gaussian.
         """
-        z = math.sqrt(2) * torch.erfinv(torch.tensor(level, dtype=torch.float64)).item()
+        z = math.sqrt(2) * torch.erfinv(torch.tensor(check_level(level), dtype=torch.float64)).item()
         lowest = _bisect(lambda k: k + z * kappa_standard_error(k, self.n_samples), self.kappa, 0.0, 1e3)
         highest = _bisect(lambda k: k - z * kappa_standard_error(k, self.n_samples), self.kappa, 0.0, 1e3)
         interval = torch.stack([1 / highest, torch.where(lowest > 1e-9, 1 / lowest, torch.inf)], dim=1)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.covariance import ledoit_wolf, oas
 from torch import Tensor
 
@@ -95,6 +96,10 @@ def test_independent_coordinates_show_no_component():
         counts.append(noise_covariance(samples, kind="low_rank").factor.shape[1])
     assert np.mean(counts) < 0.4
     assert noise_covariance(samples, kind="low_rank", rank=2).factor.shape == (200, 2)
+    independent = noise_covariance(samples, kind="low_rank", rank=0).noise()
+    assert independent.independent
+    expected = stats.norm.logpdf(samples[0], scale=samples.std(dim=0)).sum()
+    assert float(independent.log_prob(samples[0])) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("kind", ["diagonal", "low_rank", "dense"])
@@ -143,6 +148,7 @@ def test_participation_ratio_counts_directions_beyond_the_sample_size():
     one = torch.randn(64, 1, generator=generator, dtype=torch.float64) * torch.ones(1, 50)
     assert participation_ratio(one).value == pytest.approx(1.0, rel=0.1)
     assert math.isnan(participation_ratio(torch.zeros(10, 3)).value)
+    assert math.isnan(participation_ratio(torch.randn(8, 3, generator=generator)).interval[0])
 
 
 def test_correlation_spectrum_tells_correlated_from_uneven():
@@ -179,6 +185,7 @@ def test_extreme_scales(scale):
         (lambda x: noise_covariance(x, shrinkage="oas"), InputError, "kind='dense'"),
         (lambda x: noise_covariance(x, rank=1), InputError, "kind='low_rank'"),
         (lambda x: noise_covariance(x, kind="low_rank", rank=99), InputError, "allow 0 to"),
+        (lambda x: noise_covariance(x, kind="low_rank", rank=1.5), InputError, "whole number"),
         (lambda x: noise_covariance(x[:5]), InputError, "at least 8"),
         (lambda x: noise_covariance(x.long()), InputError, "floating-point"),
         (lambda x: noise_covariance(x * math.nan), NonFiniteError, "NaN"),

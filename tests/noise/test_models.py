@@ -196,6 +196,10 @@ def test_float32_points_give_float32_noise_from_float64_models():
         (lambda: EmpiricalNoise(torch.zeros(3, 2)), "at least 8"),
         (lambda: EmpiricalNoise(torch.zeros(20, 2, dtype=torch.int64)), "floating-point"),
         (lambda: EmpiricalNoise(torch.zeros(20, 2), batch_size=4).rescale(6), "multiples"),
+        (lambda: EmpiricalNoise(torch.zeros(20, 2), average=2.5), "average is 2.5"),
+        (lambda: EmpiricalNoise(torch.zeros(20, 2), draws=0), "draws 0"),
+        (lambda: EmpiricalNoise(torch.randn(20, 2) * 1e30).variance(torch.zeros(1, 2)), "float64"),
+        (lambda: student_t_cdf(torch.zeros(2), -1.0), "must be positive"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(build, sentence):

@@ -192,6 +192,7 @@ def test_record_gives_layers_total_and_windows():
         (torch.full((9, 3), math.nan), NonFiniteError, "NaN"),
         (torch.zeros(9, 3, 3), InputError, "sample, coordinate"),
         ({}, InputError, "empty"),
+        ({"a": torch.zeros(9, 3), "b": torch.zeros(10, 3)}, InputError, "different numbers"),
     ],
 )
 def test_bad_gradients_are_refused(bad, error, sentence):
@@ -214,6 +215,10 @@ def test_other_bad_input_is_refused():
         noise_scale_from_batches(torch.ones(3), torch.ones(2), 1, 4)
     with pytest.raises(NonFiniteError, match="drop those steps"):
         noise_scale_from_batches(math.nan, 1.0, 1, 4)
+    with pytest.raises(InputError, match="no squared norms"):
+        noise_scale_from_batches(torch.ones(0), torch.ones(0), 1, 4)
+    with pytest.raises(InputError, match="must be positive"):
+        gradient_noise_scale(gradients_with_scale(1.0, 20, 5, 0)).progress_per_step(0)
     with pytest.raises(InputError, match="at least 8 recorded"):
         record_noise_scale(simulated_record(20.0, 20), window=2)
 
@@ -223,4 +228,8 @@ def test_constant_samples_have_no_noise():
     assert (found.value, found.interval, found.identifiable) == (0.0, (0.0, 0.0), True)
     nothing = gradient_noise_scale(torch.zeros(16, 4))
     assert math.isnan(nothing.value)
+    assert str(nothing) == "no noise scale: every gradient is 0"
+    assert noise_scale_from_batches(1.0, 2.0, 1, 3).value == 0.0  # Tr Σ₁ comes out negative
+    layers = {"bias": torch.randn(16)}
+    assert gradient_noise_scale(layers).trace == pytest.approx(float(layers["bias"].double().var()))
     assert not nothing.identifiable

@@ -147,7 +147,9 @@ def test_few_samples_are_warned_about() -> None:
     [
         ({"estimator": "hil"}, "Did you mean 'hill'"),
         ({"over": "parameters"}, "coordinates"),
-        ({"k": 100}, "between 5 and 99"),
+        ({"k": 100}, "from 5 to 99"),
+        ({"k": 7.5}, "whole number"),
+        ({"k": 7.5, "estimator": "block_sum"}, "block length"),
         ({"k": 90, "estimator": "block_sum"}, "block length"),
     ],
 )
@@ -161,6 +163,6 @@ def test_all_dead_and_too_few_are_refused() -> None:
         tail_index(torch.zeros(100, 2))
     with pytest.raises(InputError, match="at least 20"):
         tail_index(torch.randn(10, 2))
-    with pytest.raises(InputError, match="k_max"):
+    with pytest.raises(InputError, match="k is 100"):
         hill_plot(torch.randn(100, 1), k_max=100)
     assert math.isnan(hill_plot(torch.ones(100, 1)).alpha[0, 0].item())

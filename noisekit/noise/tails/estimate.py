@@ -152,9 +152,9 @@ def _check_parameter(k: int | None, n: int, estimator: str) -> int:
         return 10
     if estimator == "block_sum":
         k = math.isqrt(n) if k is None else k
-        if not 2 <= k <= n // 4:
+        if not isinstance(k, int) or not 2 <= k <= n // 4:
             raise InputError(
-                f"k is {k}; the block length must leave at least 4 blocks of 2, so 2 to {n // 4} of {n}."
+                f"k is {k!r}; the block length must leave at least 4 blocks of 2, so 2 to {n // 4} of {n}."
             )
         return k
     return check_k(k, n, estimator)

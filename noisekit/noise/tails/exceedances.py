@@ -20,9 +20,9 @@ def check_k(k: int | None, n: int, estimator: str) -> int:
     """Return ``k`` if it is usable with n samples, the default if it is None."""
     if k is None:
         return default_k(n, estimator)
-    if not 5 <= k < n:
-        raise InputError(f"k is {k}; of {n} samples between 5 and {n - 1} can be counted as tail.")
-    return int(k)
+    if not isinstance(k, int) or not 5 <= k < n:
+        raise InputError(f"k is {k!r}; of {n} samples a whole number from 5 to {n - 1} can count as tail.")
+    return k
 
 
 def largest_deviations(rows: Tensor, k: int) -> Tensor:

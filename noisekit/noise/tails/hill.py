@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisekit.errors import InputError
 from noisekit.noise.samples import as_samples, constant_coordinates
-from noisekit.noise.tails.exceedances import largest_deviations
+from noisekit.noise.tails.exceedances import check_k, largest_deviations
 
 
 def hill_shape(top: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,9 +49,7 @@ def hill_plot(samples: object, *, k_max: int | None = None) -> HillPlot:
     """
     x = as_samples(samples)
     n = len(x)
-    k_max = max(5, n // 5) if k_max is None else k_max
-    if not 5 <= k_max < n:
-        raise InputError(f"k_max is {k_max}; of {n} samples between 5 and {n - 1} can be counted as tail.")
+    k_max = check_k(max(5, n // 5) if k_max is None else k_max, n, "hill")
     log_top = largest_deviations(x.T, k_max).log().T
     k = torch.arange(1, k_max + 1, device=x.device)
     shape = (log_top[:-1].cumsum(0) / k[:, None] - log_top[1:])[4:]
