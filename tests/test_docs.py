@@ -98,6 +98,11 @@ def test_reference_has_a_page_for_every_room_with_public_names():
 
 if importlib.util.find_spec("mkdocs") and importlib.util.find_spec("mkdocstrings"):
 
+    def test_docstrings_become_markdown_that_shows_the_same_text():
+        as_markdown = runpy.run_path(str(ROOT / "scripts" / "docs_docstrings.py"))["as_markdown"]
+        assert as_markdown("x* and ``a*b`` of :func:`fit`") == r"x\* and ``a*b`` of `fit`"
+        assert as_markdown("Text\n>>> 1\n1\n\nMore") == "Text\n\n```pycon\n>>> 1\n1\n```\n\nMore"
+
     @pytest.mark.slow
     def test_site_builds_without_a_warning_and_asks_nothing_of_the_network(tmp_path):
         command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
