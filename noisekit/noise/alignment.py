@@ -13,12 +13,13 @@ from noisekit.noise.hessian_products import (
     directional_derivatives,
     top_curvature,
 )
+from noisekit.noise.readable import Readable
 from noisekit.noise.samples import as_samples
 from noisekit.problems.base import SampledProblem
 
 
-@dataclass(frozen=True)
-class HessianAlignment:
+@dataclass(frozen=True, repr=False)
+class HessianAlignment(Readable):
     """Noise variance along the sharpest directions v_k of the loss, for per-sample gradients."""
 
     curvature: Tensor
@@ -42,6 +43,9 @@ class HessianAlignment:
         how = "aligned" if self.excess > 2 else "turned away" if self.excess < 0.5 else "as chance has it"
         share = f"{self.share:.0%} of the variance in the {k} sharpest directions"
         return f"{share}, {self.excess:.3g}× chance: {how}"
+
+    def __str__(self) -> str:
+        return self.verdict
 
 
 def hessian_alignment(

@@ -17,6 +17,7 @@ from noisekit.noise.drift import NoiseDrift, noise_drift
 from noisekit.noise.fit import NoiseFit, fit_noise
 from noisekit.noise.noise_scale import NoiseScale
 from noisekit.noise.participation import ParticipationRatio, participation_over_steps
+from noisekit.noise.readable import Readable
 from noisekit.noise.record_noise_scale import TOTAL, record_noise_scale
 from noisekit.noise.samples import evenly_spread
 from noisekit.noise.symmetry import Skewness, skewness
@@ -33,8 +34,8 @@ _MOST_POOLED = 1_000_000
 _NAN2 = (math.nan, math.nan)
 
 
-@dataclass(frozen=True)
-class BlockNoise:
+@dataclass(frozen=True, repr=False)
+class BlockNoise(Readable):
     """The noise of one layer, or of all; every number speaks of one sample's gradient (B = 1)."""
 
     block: str
@@ -80,9 +81,12 @@ class BlockNoise:
         df = f", median df {self.df:.2g} there" if math.isfinite(self.df) else ""
         return f"heavy-tailed in {self.heavy_tailed:.0%} of coordinates{df}{shape}"
 
+    def __str__(self) -> str:
+        return f"{self.block}: {self.verdict}"
 
-@dataclass(frozen=True)
-class NoiseAnalysis:
+
+@dataclass(frozen=True, repr=False)
+class NoiseAnalysis(Readable):
     """The table an appendix prints: a row a layer, the last one in total."""
 
     rows: tuple[BlockNoise, ...]
@@ -113,7 +117,7 @@ class NoiseAnalysis:
             f"{self.n_steps} steps of {self.batch_size} samples, {self.coverage:.0%} of parameters; "
             "every number is for one sample (B = 1)."
         )
-        lines = [f"{row.block}: {row.verdict}" for row in self.rows]
+        lines = [str(row) for row in self.rows]
         if self.alignment is not None:
             lines.append(f"Hessian: {self.alignment.verdict}")
         return "\n".join([head, *lines, *(f"warning: {w}" for w in self.warnings)])

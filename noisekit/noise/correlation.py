@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
+from noisekit.noise.readable import Readable
 from noisekit.noise.samples import as_samples
 
 
-@dataclass(frozen=True)
-class CorrelationSpectrum:
+@dataclass(frozen=True, repr=False)
+class CorrelationSpectrum(Readable):
     """Eigenvalues of the correlation matrix of coordinates, beside those of independent ones."""
 
     eigenvalue: Tensor
@@ -27,6 +28,13 @@ class CorrelationSpectrum:
     n_samples: int
     n_constant: int
     """Coordinates that never change; they are left out."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_above} eigenvalues above {self.edge:.3g}, the edge of independent coordinates; largest "
+            f"{float(self.eigenvalue[0]):.3g}\nmean ρ² {self.mean_squared_correlation:.3g} beyond chance, "
+            f"{self.n_samples} samples, {self.n_constant} constant coordinates left out"
+        )
 
 
 def correlation_spectrum(samples: Tensor) -> CorrelationSpectrum:

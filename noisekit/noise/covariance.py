@@ -12,6 +12,7 @@ from torch import Tensor
 from noisekit.errors import InputError, unknown_name
 from noisekit.noise.base import check_batch_size
 from noisekit.noise.gaussian import GaussianNoise
+from noisekit.noise.readable import Readable, typical
 from noisekit.noise.samples import as_samples
 from noisekit.noise.shrinkage import ledoit_wolf, oracle_approximating
 from noisekit.noise.spiked import spikes
@@ -20,8 +21,8 @@ _SHRINKAGE = {"ledoit_wolf": ledoit_wolf, "oas": oracle_approximating}
 _MOST_DENSE = 20_000
 
 
-@dataclass(frozen=True)
-class NoiseCovariance:
+@dataclass(frozen=True, repr=False)
+class NoiseCovariance(Readable):
     """An estimated covariance Σ of gradient noise, in squared gradient units and float64."""
 
     kind: str
@@ -85,6 +86,19 @@ class NoiseCovariance:
     def _diagonal(self) -> Tensor:
         assert self.factor is not None
         return (self.variance - self.factor.square().sum(dim=1)).clamp(min=0)
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.kind}, {len(self.variance)} coordinates from {self.n_samples} samples at B = "
+            f"{self.batch_size}\nTr Σ {self.trace:.3g}, variance {typical(self.variance)}"
+        )
+        if self.shrinkage is not None:
+            text += f", shrinkage {self.shrinkage:.3g}"
+        if self.eigenvalue is not None:
+            what = "eigenvalues" if self.kind == "dense" else "components"
+            largest = ", ".join(f"{v:.3g}" for v in self.eigenvalue[:5].tolist())
+            text += f"\n{len(self.eigenvalue)} {what}" + (f", the largest {largest}" if largest else "")
+        return text
 
 
 def noise_covariance(

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
+from noisekit.noise.readable import Readable
 from noisekit.noise.trend import FEWEST_POINTS, fit_line
 
 _CLEAR = 4.0
 """A group of steps is used once its signal stands this many standard errors above 0."""
 
 
-@dataclass(frozen=True)
-class GradientDependence:
+@dataclass(frozen=True, repr=False)
+class GradientDependence(Readable):
     """Slope b of log Tr Σ on log |∇f|²: 0 is additive noise, 1 multiplicative."""
 
     slope: float
@@ -44,6 +45,9 @@ class GradientDependence:
         if high < 0:
             return f"grows as the gradient falls {text}"
         return f"{'partly multiplicative' if high < 1 else 'grows faster than |∇f|²'} {text}"
+
+    def __str__(self) -> str:
+        return self.verdict
 
 
 def gradient_dependence(trace: Tensor, signal: Tensor) -> GradientDependence:

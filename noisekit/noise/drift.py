@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
+from noisekit.noise.readable import Readable
 from noisekit.noise.trend import FEWEST_POINTS, fit_line
 
 
-@dataclass(frozen=True)
-class NoiseDrift:
+@dataclass(frozen=True, repr=False)
+class NoiseDrift(Readable):
     """The factor by which Tr Σ changes from the first to the last step of a window."""
 
     ratio: float
@@ -36,6 +37,9 @@ class NoiseDrift:
         # A standard deviation that falls by √2 over the window already shifts a fitted ν.
         advice = "; fit at single steps, pooling looks heavy-tailed" if size > 2 else ""
         return f"{verb} {size:.2g}× over the window{advice}"
+
+    def __str__(self) -> str:
+        return self.verdict
 
 
 def noise_drift(step: Tensor, trace: Tensor) -> NoiseDrift:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from noisekit.errors import unknown_name
 from noisekit.noise.gaussian import GaussianNoise
+from noisekit.noise.readable import Readable
 from noisekit.noise.samples import as_samples, repeated_share, scale_drift
 from noisekit.noise.selection import is_student_t, weakest_visible_df
 from noisekit.noise.student_t import StudentTNoise
@@ -18,8 +19,8 @@ from noisekit.noise.student_t_fit import StudentTFit, fit_student_t
 Family = Literal["auto", "gaussian", "student_t"]
 
 
-@dataclass(frozen=True)
-class NoiseFit:
+@dataclass(frozen=True, repr=False)
+class NoiseFit(Readable):
     """The law fitted to each coordinate; tensors are (coordinate,) unless said otherwise.
 
     p-values, q-values and log-likelihoods are float64 and NaN in coordinates that were set aside.

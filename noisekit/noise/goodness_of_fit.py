@@ -12,6 +12,7 @@ from scipy.special import stdtr
 from torch import Tensor
 
 from noisekit.errors import InputError, unknown_name
+from noisekit.noise.readable import Readable, typical
 from noisekit.noise.samples import as_samples
 from noisekit.noise.student_t_fit import StudentTFit, fit_student_t
 
@@ -19,13 +20,20 @@ Statistic = Literal["anderson_darling", "kolmogorov_smirnov"]
 _NODES = 12  # values of κ at which the null law is simulated
 
 
-@dataclass(frozen=True)
-class GoodnessOfFit:
+@dataclass(frozen=True, repr=False)
+class GoodnessOfFit(Readable):
     """Distance of the samples from the fitted law; each field is (coordinate,), NaN where set aside."""
 
     statistic: Tensor
     p_value: Tensor
     """Small: the family does not describe this coordinate."""
+
+    def __str__(self) -> str:
+        tested = int((~self.p_value.isnan()).sum())
+        return (
+            f"p-value {typical(self.p_value)}; at most 5 % in {int((self.p_value <= 0.05).sum())} of "
+            f"{tested} coordinates"
+        )
 
 
 def goodness_of_fit(

@@ -11,12 +11,13 @@ from torch import Tensor
 from noisekit.errors import InputError
 from noisekit.noise.base import check_batch_size
 from noisekit.noise.fisher_scoring import KAPPA_BOUND, KAPPA_LARGEST
+from noisekit.noise.readable import Readable, interval_95
 from noisekit.noise.samples import as_samples, constant_coordinates
 from noisekit.noise.student_t import StudentTNoise
 
 
-@dataclass(frozen=True)
-class MultivariateStudentTFit:
+@dataclass(frozen=True, repr=False)
+class MultivariateStudentTFit(Readable):
     """A multivariate Student-t with location μ, scatter Ψ and ν degrees of freedom; float64."""
 
     location: Tensor
@@ -41,6 +42,13 @@ class MultivariateStudentTFit:
         factor = torch.linalg.cholesky(self.scatter - square * identity)
         scale = square.sqrt().expand(len(factor))
         return StudentTNoise(scale=scale, df=self.df, factor=factor, batch_size=self.batch_size)
+
+    def __str__(self) -> str:
+        gain = self.log_likelihood - self.gaussian_log_likelihood
+        return (
+            f"df {self.df:.3g} ({interval_95(*self.df_interval)}), {len(self.location)} coordinates, "
+            f"{self.n_samples} samples\nlog-likelihood {gain:.3g} above the Gaussian's"
+        )
 
 
 def fit_multivariate_student_t(

@@ -14,10 +14,11 @@ from noisekit.errors import InputError, NonFiniteError
 from noisekit.gradients.record import GradientStatistics
 from noisekit.noise.fieller import fieller_interval
 from noisekit.noise.gram import GramMoments, gram_matrix, gram_moments
+from noisekit.noise.readable import Readable
 
 
-@dataclass(frozen=True)
-class NoiseScale:
+@dataclass(frozen=True, repr=False)
+class NoiseScale(Readable):
     """B_simple = Tr Σ₁/|∇f|²: at this batch size noise and signal of a gradient are equal.
 
     Above it more samples buy few steps, below it they buy them one for one: it is the critical batch size of

@@ -11,19 +11,23 @@ from torch import Tensor
 
 from noisekit.gradients.record import GradientStatistics
 from noisekit.noise.gram import gram_matrix, gram_moments, trace_of_square
+from noisekit.noise.readable import Readable, interval_95
 from noisekit.noise.samples import MINIMUM_SAMPLES
 
 _MOST_STEPS = 16
 _GROUPS = 32
 
 
-@dataclass(frozen=True)
-class ParticipationRatio:
+@dataclass(frozen=True, repr=False)
+class ParticipationRatio(Readable):
     """(Tr Σ)²/Tr Σ²: the number of directions that share the noise, 1 to d."""
 
     value: float
     interval: tuple[float, float]
     """95 %, by a jackknife over groups of samples on the logarithm, or from the scatter of steps."""
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} directions share the noise ({interval_95(*self.interval)})"
 
 
 def participation_ratio(

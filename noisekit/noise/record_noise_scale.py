@@ -10,13 +10,14 @@ from torch import Tensor
 from noisekit.errors import InputError
 from noisekit.gradients.record import GradientRecord
 from noisekit.noise.noise_scale import NoiseScale, noise_scale_over_steps
+from noisekit.noise.readable import Readable, typical
 
 TOTAL = "total"
 _WINDOW = 16
 
 
-@dataclass(frozen=True)
-class RecordNoiseScale:
+@dataclass(frozen=True, repr=False)
+class RecordNoiseScale(Readable):
     """Noise scale and signal-to-noise ratio over (step, block); the last block is ``total``."""
 
     step: Tensor
@@ -38,6 +39,13 @@ class RecordNoiseScale:
     """Recorded steps in a window."""
     pooled: dict[str, NoiseScale]
     """Over the whole run, one a block and ``total``."""
+
+    def __str__(self) -> str:
+        blocks = torch.tensor([scale.value for name, scale in self.pooled.items() if name != TOTAL])
+        return (
+            f"{len(self.step)} recorded steps, windows of {self.window}\n{TOTAL}: {self.pooled[TOTAL]}\n"
+            f"{len(blocks)} blocks: {typical(blocks)}"
+        )
 
 
 def unbiased_signal(record: GradientRecord) -> tuple[Tensor, Tensor]:

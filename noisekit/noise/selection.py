@@ -14,6 +14,7 @@ from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from noisekit.errors import InputError
+from noisekit.noise.readable import Readable, typical
 from noisekit.noise.samples import as_samples, check_level
 from noisekit.noise.student_t_fit import StudentTFit, fit_student_t
 from noisekit.noise.student_t_likelihood import student_t_log_density
@@ -88,14 +89,21 @@ def weakest_visible_df(n_samples: int, *, level: float = 0.05, power: float = 0.
     return math.sqrt(1.5 * n_samples) / float(ndtri(check_level(power)) - ndtri(check_level(level)))
 
 
-@dataclass(frozen=True)
-class HeldOutLikelihood:
+@dataclass(frozen=True, repr=False)
+class HeldOutLikelihood(Readable):
     """Out-of-sample comparison of the two families; each field is (coordinate,)."""
 
     gain: Tensor
     """Mean log-likelihood per held-out sample of the Student-t minus that of the Gaussian, in nats."""
     standard_error: Tensor
     """Its standard error over the samples."""
+
+    def __str__(self) -> str:
+        z = self.gain / self.standard_error
+        return (
+            f"gain of the Student-t {typical(self.gain)} nats a sample\nbeyond two standard errors "
+            f"it wins in {int((z > 2).sum())} and loses in {int((z < -2).sum())} of {len(z)} coordinates"
+        )
 
 
 def held_out_log_likelihood(samples: object, *, folds: int = 2) -> HeldOutLikelihood:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from noisekit.noise.fisher_scoring import KAPPA_BOUND, fisher_scoring
+from noisekit.noise.readable import Readable, typical
 from noisekit.noise.samples import as_samples, check_level, evenly_spread, has_run, sorted_rows
 from noisekit.noise.student_t_likelihood import fisher_information, rows_in_a_tile
 
@@ -18,8 +19,8 @@ _QUANTILE_SAMPLES = 512
 _CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 27}  # a chunk and its temporaries stay in the cache
 
 
-@dataclass(frozen=True)
-class StudentTFit:
+@dataclass(frozen=True, repr=False)
+class StudentTFit(Readable):
     """Student-t and Gaussian maximum-likelihood fits of each coordinate; every field is (coordinate,).
 
     Constant coordinates and coordinates with atoms have no Student-t fit: df is inf, the log-likelihoods are
@@ -70,6 +71,13 @@ class StudentTFit:
         highest = _bisect(lambda k: k - z * kappa_standard_error(k, self.n_samples), self.kappa, 0.0, 1e3)
         interval = torch.stack([1 / highest, torch.where(lowest > 1e-9, 1 / lowest, torch.inf)], dim=1)
         return torch.where(self.is_fitted[:, None], interval, torch.nan)
+
+    def __str__(self) -> str:
+        aside = int((~self.is_fitted).sum())
+        return (
+            f"{self.n_samples} samples of {len(self.df)} coordinates ({aside} set aside)\n"
+            f"df {typical(self.df[self.is_fitted])}, scale {typical(self.scale)}"
+        )
 
 
 def kappa_standard_error(kappa: Tensor, n: int) -> Tensor:

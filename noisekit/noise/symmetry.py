@@ -9,6 +9,7 @@ from scipy.special import stdtr
 from torch import Tensor
 
 from noisekit.noise.centre import robust_centre
+from noisekit.noise.readable import Readable
 from noisekit.noise.samples import as_samples, constant_coordinates, evenly_spread
 from noisekit.noise.selection import false_discovery_q_values
 
@@ -16,8 +17,8 @@ _WIDE, _NARROW = 4.0, 1.0
 _MOST_SAMPLES = 4096
 
 
-@dataclass(frozen=True)
-class Skewness:
+@dataclass(frozen=True, repr=False)
+class Skewness(Readable):
     """Third standardised moment of each coordinate, and a test of symmetry; tensors are (coordinate,)."""
 
     value: Tensor
@@ -45,6 +46,9 @@ class Skewness:
         typical = float(self.value[~self.value.isnan()].abs().median())
         skewed = int(self.is_skewed.sum())
         return f"{skewed} of {self.n_tested} coordinates asymmetric (median |skewness| {typical:.2g})"
+
+    def __str__(self) -> str:
+        return self.verdict
 
 
 def skewness(samples: Tensor) -> Skewness:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError, unknown_name
+from noisekit.noise.readable import Readable, interval_95, typical
 from noisekit.noise.samples import as_samples, constant_coordinates, coordinates_with_atoms
 from noisekit.noise.tails.block_sum import block_sum_shape
 from noisekit.noise.tails.exceedances import alpha_from_shape, check_k, largest_deviations
@@ -39,8 +40,8 @@ _CHUNK_ELEMENTS = 1 << 22
 _BIAS_ALLOWANCE = {"gpd": (0.75, 0.0), "moment": (0.75, 0.0), "hill": (0.0, 0.5)}
 
 
-@dataclass(frozen=True)
-class TailIndex:
+@dataclass(frozen=True, repr=False)
+class TailIndex(Readable):
     """Tail index α: P(|x| > y) falls like y^{−α}; moments of order α and above do not exist."""
 
     alpha: Tensor
@@ -59,6 +60,17 @@ class TailIndex:
     is_set_aside: Tensor
     """Coordinates left out because they are constant or repeat one exact value, (coordinate,)."""
     warnings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        low, high = self.interval.nanmedian(dim=0).values.tolist()
+        of_what = "pooled" if self.pooled else f"one for each of {len(self.alpha)}"
+        which = "" if len(self.alpha) == 1 else " (medians of the ends)"
+        lines = [
+            f"α {typical(self.alpha)}, {interval_95(low, high)}{which}",
+            f"{self.estimator} over {self.over}, {of_what}; n = {self.n}, k = {self.k}",
+            f"assumes: {self.assumes}",
+        ]
+        return "\n".join([*lines, *self.warnings])
 
 
 def tail_index(

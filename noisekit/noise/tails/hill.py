@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from noisekit.noise.readable import Readable, typical
 from noisekit.noise.samples import as_samples, constant_coordinates
 from noisekit.noise.tails.exceedances import check_k, largest_deviations
 
@@ -26,8 +27,8 @@ def hill_shape(top: Tensor) -> tuple[Tensor, Tensor]:
     return shape, shape / math.sqrt(top.shape[1] - 1)
 
 
-@dataclass(frozen=True)
-class HillPlot:
+@dataclass(frozen=True, repr=False)
+class HillPlot(Readable):
     """α against k; a range of k where the lines are level is what the Hill estimate needs."""
 
     k: Tensor
@@ -36,6 +37,10 @@ class HillPlot:
     """(k, coordinate)."""
     interval: Tensor
     """95 % interval, (k, coordinate, 2)."""
+
+    def __str__(self) -> str:
+        shown = sorted({0, len(self.k) // 2, len(self.k) - 1})
+        return "\n".join(f"k = {int(self.k[at])}: α {typical(self.alpha[at])}" for at in shown)
 
 
 def hill_plot(samples: object, *, k_max: int | None = None) -> HillPlot:
