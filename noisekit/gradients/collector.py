@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisekit.errors import NonFiniteError
+from noisekit.errors import NonFiniteError, UnsupportedModelError
 from noisekit.gradients.contributions import Contribution, Explicit, measure
 from noisekit.gradients.measure import Measured, Workspace, measure_rows
 from noisekit.gradients.record import GradientStatistics
@@ -77,6 +77,11 @@ class Collector:
         """Whether nothing was added yet."""
         return not self._total
 
+    @property
+    def example(self) -> Tensor:
+        """Some parameter's gradient, for its device and dtype."""
+        return next(iter(self._total.values()))
+
     def add(self, name: str, uses: Sequence[Contribution], gradient: Tensor, *, copy: bool = False) -> None:
         """Add the parameter ``name``; ``copy`` its gradient if somebody else may overwrite it."""
         self.n_samples = uses[0].n_samples
@@ -108,10 +113,9 @@ class Collector:
 
     def _measure_small(self) -> None:
         """Measure the small parameters together; one without a gradient in this pass counts as zero."""
-        small = self.selection.small
-        if not small or not self._total:
+        if not self._small:
             return
-        like = next(iter(self._small.values()), next(iter(self._total.values())))
+        small, like = self.selection.small, next(iter(self._small.values()))
         rows = [
             self._small[name]
             if name in self._small
@@ -149,13 +153,46 @@ class Collector:
             sketch = _plus(torch.fft.irfft(self._spectrum, n=self.selection.sketch), sketch)
         return Sums(
             self.n_samples,
-            _scaled(self._total, names, scale),
-            _scaled(self._second, names, square),
+            self._complete(_scaled(self._total, names, scale), names),
+            self._complete(_scaled(self._second, names, square), names),
             self._norms * square,
             None if self._gram is None else self._gram * square,
             torch.cat(values, 1).mul_(scale) if values else None,
             None if sketch is None else sketch * scale,
         )
+
+    def _complete(self, found: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+        """Return ``found`` with zeros for the parameters that had no gradient in this pass."""
+        if not found or len(found) == len(names):
+            return found
+        like = next(iter(found.values()))
+        shapes = self.selection.shapes
+        return {name: found[name] if name in found else like.new_zeros(shapes[name]) for name in names}
+
+    def check_that_samples_add_up(self, tolerance: float) -> None:
+        """Raise where the samples' gradients at the coordinates do not add up to the parameter's gradient.
+
+        Then something else than the loss of the samples was differentiated too. Waits for the device.
+        """
+        self._measure_small()
+        names = [name for name in self.selection.columns if name in self._values and name in self._total]
+        gaps, sizes = [], []
+        for name in names:
+            values = self._values[name]
+            gradient = self._total[name].flatten()[self.selection.positions(name)]
+            gaps.append((values.sum(0) - gradient).abs().max())
+            sizes.append(values.abs().sum(0).max())
+        if not names:
+            return
+        gap, size = torch.stack(gaps), torch.stack(sizes)
+        wrong = (gap > tolerance * (size + 1e-3 * size.max())).tolist()
+        if any(wrong):
+            shown = ", ".join(name for name, bad in zip(names, wrong, strict=True) if bad)
+            raise UnsupportedModelError(
+                f"The gradient of {shown} is not the sum of the gradients of the samples' losses: a "
+                "penalty on the weights or a second loss was differentiated with them. Give weight decay to "
+                "the optimizer, put all terms of a sample into loss_fn, or call recorder.record(inputs, targets) in the loop."
+            )
 
 
 def _held_rows(uses: Sequence[Contribution]) -> Tensor:

@@ -32,6 +32,8 @@ class Selection:
         second_moment: bool = True,
     ):
         self.sizes = {name: p.numel() for name, p in parameters.items()}
+        self.devices = {p.device.type for p in parameters.values()}
+        self.shapes = {name: p.shape for name, p in parameters.items()}
         self.total = sum(self.sizes.values())
         self.gram = gram
         self.second_moment = second_moment
@@ -91,6 +93,10 @@ class Selection:
             sketch=self._sketches.get(name),
             workspace=workspace,
         )
+
+    def positions(self, name: str) -> Tensor:
+        """Return the kept coordinates of the parameter ``name``, as positions within it."""
+        return self._local[name]
 
     def blocks(self) -> list[str]:
         """Return the parameter of each kept coordinate."""
