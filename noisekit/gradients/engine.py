@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from noisekit.errors import InputError, unknown_name
 from noisekit.gradients.batch import Batch, call_model, count_samples, trainable
 from noisekit.gradients.checks import Plan, plan_for
-from noisekit.gradients.contributions import Explicit
+from noisekit.gradients.contributions import Contribution, Explicit
 from noisekit.gradients.hooks import HookCapture, OnParameter
 from noisekit.gradients.losses import Reduction, evaluate, find_reduction
-from noisekit.gradients.outputs import Outputs, check_sums, cotangents
+from noisekit.gradients.outputs import Outputs, cotangents, own_sum, refuse_hidden_terms
 from noisekit.gradients.random_state import random_state, set_random_state, untouched_random_state
 from noisekit.gradients.replay import ENGINES
 
@@ -101,6 +101,9 @@ def run_pass(
     if tensors is not None:
         given = {name: t.detach().requires_grad_(name in standing) for name, t in tensors.items()}
         standing.update({name: t for name, t in given.items() if name in standing})
+    hidden: list[str] = []
+    if plan.frontier:
+        on_parameter = _watched(on_parameter, hidden)
     hooked = plan.hooked if engine == "hooks" else ()
     rest = [name for name in names if name not in hooked]
     before = random_state(standing) if rest and plan.stochastic else []
@@ -145,9 +148,20 @@ def run_pass(
             before,
             on_parameter,
             gradients,
-            frontier=plan.frontier,
         )
+    refuse_hidden_terms(hidden)
     return Pass(loss.detach(), gradients, float(n) if reduction == "mean" else 1.0, plan, n, reduction)
+
+
+def _watched(on_parameter: OnParameter, hidden: list[str]) -> OnParameter:
+    """Return ``on_parameter`` that notes the parameters whose contributions are not all of the gradient."""
+
+    def watched(name: str, uses: Sequence[Contribution], gradient: Tensor) -> None:
+        if not own_sum(uses, gradient)[1]:
+            hidden.append(name)
+        on_parameter(name, uses, gradient)
+
+    return watched
 
 
 def _replay_engine(engine: str, plan: Plan) -> str:
@@ -174,21 +188,14 @@ def replay(
     state: Sequence[Tensor],
     on_parameter: OnParameter,
     gradients: Mapping[str, Tensor],
-    *,
-    frontier: Sequence[int] = (),
 ) -> None:
-    """Hand on the contributions of ``names`` from a replay of the forward pass with this random ``state``.
-
-    Where the model computes its own loss, from the outputs ``frontier``, they must add up to ``gradients``.
-    """
+    """Hand on the contributions of ``names`` from a replay of the forward pass with this random ``state``."""
     with untouched_random_state(tensors):
         if state:
             set_random_state(tensors, state)
         parts = list(ENGINES[how](model, tensors, names, inputs, cotangents, n))
     with torch.no_grad():
         rows = {name: torch.cat([part[name] for _, part in parts]) for name in names}
-        if frontier:
-            check_sums(rows, gradients)
         for name in names:
             on_parameter(name, [Explicit(rows[name])], gradients[name])
 

@@ -132,6 +132,7 @@ class HookCapture:
         self._open: list[LayerCall] = []
         self._deferred: dict[str, list[tuple[Target, LayerCall]]] = {}
         self._handles: list[RemovableHandle] = []
+        self._targets = targets
         wanted: dict[str, None] = {}
         for target in targets:
             module = target.module()
@@ -144,6 +145,12 @@ class HookCapture:
             self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
         for name in wanted:
             self._handles.append(tensors[name].register_hook(partial(self._see_gradient, name)))
+
+    def catch_up(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Begin the call of ``model`` itself, where the hooks were registered after it had begun."""
+        for target in self._targets:
+            if target.replay is not None and target.module() is model:
+                self._begin_replayed_call(target, model, args, kwargs)
 
     def remove(self) -> None:
         """Take every hook off."""
@@ -242,8 +249,12 @@ class HookCapture:
                 continue
             call.done = True
             assert target.replay is not None
-            with suppress(*self._errors):
-                self._keep(target, target.replay(call))
+            self.paused = True  # the replay calls the layer again
+            try:
+                with suppress(*self._errors):
+                    self._keep(target, target.replay(call))
+            finally:
+                self.paused = False
 
     def _keep(self, target: Target, uses: Mapping[str, Contribution]) -> None:
         for attr, contribution in uses.items():

@@ -51,7 +51,12 @@ def find_reduction(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduct
         outputs, targets = tree_map(_as_double, outputs), tree_map(_as_double, targets)
     noisy = _perturbed(outputs, torch.ones(n))
     with torch.enable_grad():
-        loss = evaluate(loss_fn, noisy, targets).detach()
+        loss = evaluate(loss_fn, noisy, targets)
+        if loss.requires_grad:
+            raise InputError(
+                "The loss depends on parameters beside the outputs, as a penalty on the weights does, and "
+                "that part belongs to no sample: leave it out of loss_fn."
+            )
         twice = torch.arange(2 * n) % n
         doubled = float(evaluate(loss_fn, select(noisy, twice, n), select(targets, twice, n)).detach())
         order = torch.arange(n).roll(1)

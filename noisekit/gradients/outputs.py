@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from noisekit.errors import UnsupportedModelError
+from noisekit.gradients.contributions import Contribution, chunks
 
 
 class Outputs:
@@ -64,17 +65,25 @@ def _depends(top: Tensor, below: Tensor) -> bool:
     return found is not None
 
 
-def check_sums(rows: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
-    """Raise where per-sample contributions do not add up to the gradient of the step."""
-    wrong = []
-    for name, values in rows.items():
-        total = values.sum(0)
-        size = values.flatten(1).norm(dim=1).sum()
-        gap = (total - gradients[name].to_dense().to(total.dtype)).norm()
-        if bool(gap > torch.finfo(gradients[name].dtype).eps ** 0.5 * size):
-            wrong.append(name)
-    if wrong:
+def own_sum(uses: Sequence[Contribution], gradient: Tensor) -> tuple[Tensor, bool]:
+    """Return Σ_i c_i over the samples, and whether it is ``gradient``.
+
+    It is not where the loop adds something to the loss that belongs to no sample, such as a penalty on the
+    weights. Waits for the device.
+    """
+    shape, n = uses[0].shape, uses[0].n_samples
+    total, size = gradient.new_zeros(shape), gradient.new_zeros(())
+    for part in chunks(n, shape.numel()):
+        rows = torch.stack([use.rows(part) for use in uses]).sum(0) if len(uses) > 1 else uses[0].rows(part)
+        total, size = total + rows.sum(0), size + rows.flatten(1).norm(dim=1).sum()
+    gap = (total - gradient.to_dense()).norm()
+    return total, not bool(gap > torch.finfo(gradient.dtype).eps ** 0.5 * size)
+
+
+def refuse_hidden_terms(names: Sequence[str]) -> None:
+    """Raise where a model's own loss has a part that belongs to no sample."""
+    if names:
         raise UnsupportedModelError(
-            f"The loss that the model computes does not reach {', '.join(wrong)} through its outputs alone, "
+            f"The loss that the model computes does not reach {', '.join(names)} through its outputs alone, "
             "so the samples cannot be told apart: return the logits and compute the loss outside the model."
         )

@@ -27,6 +27,7 @@ def per_sample_gradients(
     Returns tensors (sample, *parameter).
     Raises UnsupportedModelError if the samples of a batch mix, InputError for a loss that is not reduced.
 
+    >>> import torch
     >>> model = torch.nn.Linear(2, 1, bias=False)
     >>> x, y = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.zeros(2, 1)
     >>> per_sample_gradients(model, lambda out, _: out.mean(), x, y)["weight"].tolist()

@@ -56,6 +56,8 @@ class Plan:
     """The outputs that a loss inside the model is computed from."""
     reductions: WeakKeyDictionary[Any, Reduction] = field(default_factory=WeakKeyDictionary)
     """How the losses seen so far are reduced."""
+    sums_checked: list[bool] = field(default_factory=list)
+    """Not empty once recorded samples have been seen to add up to the training gradient."""
     selections: dict[Any, Any] = field(default_factory=dict)
     """Drawn coordinates and sketches by what was asked for."""
 

@@ -234,6 +234,11 @@ class GradientNoiseRecorder:
             if self._capture is not None:
                 self._capture.paused = False
 
+    @property
+    def _unseen(self) -> bool:
+        """Whether what runs now is a pass of the recorder's own."""
+        return self._looking_away or (self._capture is not None and self._capture.paused)
+
     def _prepare(self, inputs: Batch) -> None:
         """Draw the coordinates and the sketch once the covered parameters are known."""
         if self._selection is not None:
@@ -267,7 +272,7 @@ class GradientNoiseRecorder:
         self._passes.clear()
 
     def _before_forward(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._looking_away or not torch.is_grad_enabled():
+        if self._unseen or not torch.is_grad_enabled():
             return
         inputs = CallArguments((args, kwargs))
         n = count_samples(inputs)
@@ -286,10 +291,12 @@ class GradientNoiseRecorder:
             for name in plan.replayed:
                 hook = partial(self._see_replayed, name)
                 self._step_handles.append(tensors[name].register_hook(hook))
+            self._capture.n_samples = n
+            self._capture.catch_up(model, args, kwargs)
         self._capture.n_samples = n
 
     def _after_forward(self, _: nn.Module, args: tuple[Any, ...], outputs: Any) -> Any:
-        if self._looking_away or not self._passes or not torch.is_grad_enabled():
+        if self._unseen or not self._passes or not torch.is_grad_enabled():
             return outputs
         self._watch.start()
         return self._passes[-1].see_outputs(outputs)

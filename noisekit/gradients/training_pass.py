@@ -51,6 +51,7 @@ class TrainingPass:
         self.uses: dict[str, list[Contribution]] | None = {} if keep_uses else None
         """Every use of every parameter, kept where the Gram matrix spans several passes."""
         self._state = state
+        self._autocast = torch.is_autocast_enabled(next(iter(selection.devices)))
         self._outer: list[Tensor | None] = []
         self._inner: list[Tensor | None] = []
 
@@ -117,9 +118,20 @@ class TrainingPass:
                 self._state if self.plan.stochastic else [],
                 self.add,
                 self.gradients,
-                frontier=self.plan.frontier,
             )
+        if not self.collector.empty:
+            self._check_that_samples_add_up()
         return self.collector.sums(self.scale, names)
+
+    def _check_that_samples_add_up(self) -> None:
+        """Compare with autograd on every recorded step, on a device only in the first, not to wait for it."""
+        gradient = self.collector.example
+        on_device = gradient.device.type != "cpu"
+        if on_device and self.plan.sums_checked:
+            return
+        self.plan.sums_checked.append(True)
+        exact = 1e-6 if gradient.dtype == torch.float64 else 1e-2 if on_device else 1e-3
+        self.collector.check_that_samples_add_up(5e-2 if self._autocast else exact)
 
 
 def sums_of_step(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from noisekit.errors import UnsupportedModelError
+from noisekit.errors import InputError, UnsupportedModelError
 from noisekit.gradients import GradientNoiseRecorder, gradient_statistics, noise_directions
 
 N = 5
@@ -93,10 +93,12 @@ def test_no_output_is_counted_twice(recurrent: bool, loss_fn: Any) -> None:
     assert torch.allclose(recorder.result().squared_norm[0], rows.square().sum(1), rtol=1e-9)
 
 
-def test_a_loss_with_a_hidden_term_is_refused_where_it_is_replayed() -> None:
-    model, x, y = build(PenaltyInside, recurrent=True)
+@pytest.mark.parametrize("recurrent", [True, False])
+@pytest.mark.parametrize("engine", ["hooks", "loop"])
+def test_a_loss_with_a_hidden_term_is_refused(recurrent: bool, engine: str) -> None:
+    model, x, y = build(PenaltyInside, recurrent=recurrent)
     with pytest.raises(UnsupportedModelError, match="compute the loss outside the model"):
-        gradient_statistics(model, inside, {"x": x, "labels": y}, y)
+        gradient_statistics(model, inside, {"x": x, "labels": y}, y, engine=engine)
 
 
 class CastsInside(nn.Module):
@@ -117,3 +119,13 @@ def test_autocast_inside_the_model() -> None:
     expected = gradient_statistics(model.layers, nn.CrossEntropyLoss(), x, y)
     found = gradient_statistics(model, nn.CrossEntropyLoss(), x, y)
     assert torch.allclose(found.squared_norms, expected.squared_norms, rtol=0.1)
+
+
+def penalty(model: nn.Module) -> Tensor:
+    return torch.stack([p.square().sum() for p in model.parameters()]).sum()
+
+
+def test_a_penalty_in_the_loss_function_is_refused() -> None:
+    model, x, y = build(recurrent=False)
+    with pytest.raises(InputError, match="leave it out of loss_fn"):
+        gradient_statistics(model, lambda out, t: outside(out, t) + penalty(model), x, y)

@@ -428,6 +428,56 @@ def test_a_loss_that_is_not_seen_is_an_error() -> None:
             optimizer.step()
 
 
+def test_a_penalty_on_the_weights_is_refused() -> None:
+    model, x, y = small()
+    optimizer, loss_fn = torch.optim.SGD(model.parameters(), lr=0.1), nn.CrossEntropyLoss()
+    with GradientNoiseRecorder(model, loss_fn, optimizer):
+        penalty = sum(p.square().sum() for p in model[0].parameters())
+        (loss_fn(model(x), y) + 0.01 * penalty).backward()
+        with pytest.raises(UnsupportedModelError, match=r"gradient of 0\.weight, 0\.bias is not the sum"):
+            optimizer.step()
+
+
+@pytest.mark.parametrize(
+    "loss_fn",
+    [nn.CrossEntropyLoss(reduction="none"), lambda out, y: F.cross_entropy(out, y, reduction="none")],
+)
+def test_a_loss_that_is_not_reduced_is_refused(loss_fn: Any) -> None:
+    model, x, y = small()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        with GradientNoiseRecorder(model, loss_fn, optimizer):
+            loss_fn(model(x), y).mean().backward()
+
+    with pytest.raises(InputError, match="one number"):
+        step()
+    assert sys.getprofile() is None
+
+
+class Switch(nn.Module):
+    """Uses one of two layers, by the sign of the first input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down, self.out = nn.Linear(3, 4), nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.tanh((self.up if bool(x[0, 0] > 0) else self.down)(x)))
+
+
+def test_a_layer_that_a_step_leaves_out_has_no_noise_there() -> None:
+    torch.manual_seed(0)
+    model, x, y = Switch().double(), torch.randn(8, 3).double().abs(), torch.randint(0, 2, (8,))
+    optimizer, loss_fn = torch.optim.SGD(model.parameters(), lr=0.1), nn.CrossEntropyLoss()
+    with GradientNoiseRecorder(model, loss_fn, optimizer, sketch=0) as recorder:
+        loss_fn(model(x), y).backward()
+        optimizer.step()
+    record = recorder.result()
+    assert record.uncovered == ["down.weight", "down.bias"]
+    assert record.coverage == pytest.approx(26 / 42)
+
+
 def test_observe_shows_a_loss() -> None:
     model, x, y = small()
     expected = gradient_statistics(model, F.cross_entropy, x, y)
