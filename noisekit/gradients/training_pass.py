@@ -131,7 +131,8 @@ class TrainingPass:
             return
         self.plan.sums_checked.append(True)
         exact = 1e-6 if gradient.dtype == torch.float64 else 1e-2 if on_device else 1e-3
-        self.collector.check_that_samples_add_up(5e-2 if self._autocast else exact)
+        half = self._autocast or self.plan.precision > 1e-4
+        self.collector.check_that_samples_add_up(5e-2 if half else exact)
 
 
 def sums_of_step(

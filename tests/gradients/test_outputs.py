@@ -117,8 +117,14 @@ def test_autocast_inside_the_model() -> None:
     torch.manual_seed(0)
     model, x, y = CastsInside(), torch.randn(16, 8), torch.randint(0, 3, (16,))
     expected = gradient_statistics(model.layers, nn.CrossEntropyLoss(), x, y)
-    found = gradient_statistics(model, nn.CrossEntropyLoss(), x, y)
+    loss_fn = nn.CrossEntropyLoss()
+    found = gradient_statistics(model, loss_fn, x, y)
     assert torch.allclose(found.squared_norms, expected.squared_norms, rtol=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with GradientNoiseRecorder(model, loss_fn, optimizer) as recorder:
+        loss_fn(model(x), y).backward()
+        optimizer.step()
+    assert torch.allclose(recorder.result().squared_norm[0], expected.squared_norms, rtol=0.1)
 
 
 def penalty(model: nn.Module) -> Tensor:
