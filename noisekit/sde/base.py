@@ -22,6 +22,10 @@ Schedule = Callable[[int], float]
 """Factor on the learning rate at optimizer step k, as in torch's LambdaLR."""
 
 
+_WIDE = 4096
+"""Coordinates from which constants are broadcast over the replicates."""
+
+
 @dataclass(frozen=True, slots=True)
 class Substep:
     """One piece of length dt = η/substeps of optimizer step ``step``, and the random numbers it uses."""
@@ -92,7 +96,9 @@ class OptimizerSDE(ABC):
         self.schedule = schedule
         self.order = order
         self._needs_graph = True
-        self._known: dict[tuple[torch.dtype, torch.device], tuple[Tensor | None, Tensor | None]] = {}
+        self._known: dict[
+            tuple[torch.dtype, torch.device, torch.Size], tuple[Tensor | None, Tensor | None]
+        ] = {}
 
     @abstractmethod
     def terms(self, state: State, at: Substep) -> tuple[State, State]:
@@ -132,7 +138,7 @@ class OptimizerSDE(ABC):
         return 1.0 if self.schedule is None else schedule_factor(self.schedule, step)
 
     def variance(self, x: Tensor) -> Tensor:
-        """Return diag Σ(x), 1e-30 at least so that V is not 0; (coordinate,) where it is constant."""
+        """Return diag Σ(x), 1e-30 at least so that V is not 0; of x or (coordinate,) where constant."""
         known = self._constants(x)[1]
         return self.noise.variance(x).clamp(min=1e-30) if known is None else known
 
@@ -171,12 +177,16 @@ class OptimizerSDE(ABC):
         return torch.addcmul(gradient, at.normals, scale, out=out)
 
     def _constants(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return σ (if Σ is diagonal) and diag Σ of a noise that is the same everywhere, worked out once."""
-        key = (x.dtype, x.device)
+        """Return σ (if Σ is diagonal) and diag Σ of a noise that is the same everywhere, worked out once.
+
+        Both have the shape of x where that is small: broadcasting a short row costs more than reading it.
+        """
+        key = (x.dtype, x.device, x.shape)
         if key not in self._known:
             found: tuple[Tensor | None, Tensor | None] = (None, None)
             if isinstance(self.noise, (GaussianNoise, StudentTNoise)):
-                variance = self.noise.variance(x[:1])[0].clone()
+                rows = x if x.shape[1] < _WIDE else x[0]
+                variance = self.noise.variance(x[:1])[0].expand_as(rows).contiguous()
                 scale = variance.sqrt() if self.noise.independent else None
                 found = (scale, variance.clamp(min=1e-30))
             self._known[key] = found
@@ -218,7 +228,10 @@ class OptimizerSDE(ABC):
 
     def settings(self) -> dict[str, Any]:
         """Return what repeats the SDE, as plain values."""
-        return {"noise": repr(self.noise), "schedule": self.schedule is not None, "order": self.order}
+        text = repr(self.noise)
+        # The address in a default repr is not the same in the next process.
+        name = type(self.noise).__name__ if " at 0x" in text else text
+        return {"noise": name, "schedule": self.schedule is not None, "order": self.order}
 
 
 def schedule_factor(schedule: Schedule, step: int) -> float:

@@ -97,7 +97,7 @@ def integrate(
             "dtype": str(x.dtype),
             "observables": sorted(observables or {}),
             "keep_state": keep_state,
-            "x0": float(x.double().sum()),
+            "start": [float(value.double().sum()) for value in state.values()],
         }
         runner = _Runner(sde, solver, trajectory, lead, _chunks(sde, state, seed, substeps))
         path = None if checkpoint is None else Path(checkpoint)

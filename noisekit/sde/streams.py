@@ -12,7 +12,7 @@ from torch import Tensor
 
 _MASK32 = 2**32 - 1
 _MASK64 = 2**64 - 1
-_SMALLEST = {torch.float32: 33, torch.float64: 65}
+_SMALLEST = {torch.float32: 66, torch.float64: 130}
 
 PURPOSES = {"brownian": 0, "sample": 1, "minibatch": 2}
 """What a stream is for, so that no two uses share one."""
@@ -106,10 +106,10 @@ class NormalSource:
         n_bits, kind = (32, np.int32) if single else (64, np.int64)
         words = torch.from_numpy(self.bits.random_raw(half if single else 2 * half).view(kind))
         radius, angle = out[:half], out[half:]
-        # u = |word| 2^{1−bits} + 2^{−1−bits} in (0, 1]: fine where u is small, never 0.
-        radius.copy_(words[:half]).abs_()
-        torch.add(self.smallest[out.dtype], radius, alpha=2.0 ** (1 - n_bits), out=radius)
-        radius.log_().mul_(-2).sqrt_()
+        # u² = (word 2^{1−bits})² + a little, in (0, 1]: fine where u is small, never 0.
+        radius.copy_(words[:half])
+        torch.addcmul(self.smallest[out.dtype], radius, radius, value=4.0 ** (1 - n_bits), out=radius)
+        radius.log_().neg_().sqrt_()
         angle.copy_(words[half:]).mul_(2 * math.pi * 2.0**-n_bits)
         cosine = torch.cos(angle, out=self.workspace.take("cosine", (half,), out))
         angle.sin_().mul_(radius)

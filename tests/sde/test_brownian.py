@@ -81,6 +81,16 @@ def test_normals_are_standard_and_independent():
         assert abs(lagged.mean()) < 5 / math.sqrt(n)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dimension", [1, 7])
+def test_normals_follow_the_normal_law(dtype, dimension):
+    import scipy.stats
+
+    z = draws_of(4001, dimension, substeps=2, dtype=dtype).normals(3)
+    assert z.dtype == dtype
+    assert scipy.stats.kstest(z.flatten().numpy(), "norm").pvalue > 1e-3
+
+
 def test_seeds_give_independent_paths():
     one = draws_of(200, 10, seed=0).normals(0)
     two = draws_of(200, 10, seed=1).normals(0)

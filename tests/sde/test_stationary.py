@@ -10,7 +10,7 @@ import noisekit as nk
 ETA = 0.01
 
 
-def stationary_variance(sde, *, steps=1200, replicates=3000, substeps=4):
+def stationary_variance(sde, *, steps=1000, replicates=2000, substeps=4):
     solution = nk.integrate(
         sde,
         torch.zeros(1, dtype=torch.float64),

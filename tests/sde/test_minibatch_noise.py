@@ -1,0 +1,74 @@
+"""SDEs with the noise of real minibatches at the current point, on a network and real data."""
+
+import pytest
+import torch
+
+import noisekit as nk
+
+BATCH = 16
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return nk.load_problem("breast-cancer-mlp")
+
+
+@pytest.mark.parametrize("substeps", [1, 2])
+@pytest.mark.parametrize("name", ["sgd", "signsgd", "rmsprop", "adam"])
+def test_one_pass_over_the_data_gives_what_separate_passes_give(problem, name, substeps):
+    # A gradient that is not the problem's own method hides that noise and drift share their data.
+    kinds = {"sgd": nk.SGDSDE, "signsgd": nk.SignSGDSDE, "rmsprop": nk.RMSpropSDE, "adam": nk.AdamSDE}
+    noise = nk.MinibatchNoise(problem, BATCH)
+    options = {"steps": 3, "substeps": substeps, "replicates": 3}
+    joint = nk.integrate(kinds[name](problem.gradient, noise, 1e-2), problem.x0, **options)
+    apart = nk.integrate(kinds[name](lambda x: problem.gradient(x), noise, 1e-2), problem.x0, **options)
+    for key in joint.state:
+        torch.testing.assert_close(joint.state[key], apart.state[key], rtol=1e-3, atol=2e-5)
+
+
+CASES = {
+    "sgd": (nk.SGDSDE, lambda p: torch.optim.SGD(p, lr=0.05), 0.05, 0),
+    "signsgd": (nk.SignSGDSDE, lambda p: nk.SignSGD(p, 2e-3), 2e-3, 0),
+    "rmsprop": (nk.RMSpropSDE, lambda p: torch.optim.RMSprop(p, lr=1e-3), 1e-3, 20),
+    "adam": (nk.AdamSDE, lambda p: torch.optim.Adam(p, lr=2e-3), 2e-3, 20),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(CASES))
+def test_mean_and_spread_of_the_loss_are_those_of_real_minibatch_runs(problem, name):
+    equation, make, rate, first = CASES[name]
+    replicates = 32
+    start, given = problem.x0, None
+    if first:
+        warm = nk.simulate_optimizer(
+            problem, make, start, steps=first, replicates=replicates, batch_size=BATCH, seed=9
+        )
+        start, given = None, warm.state_at(first)
+    shared = {"steps": 40, "replicates": replicates, "save_every": 4, "observables": {"loss": problem.loss}}
+    shared |= {"start_step": first, "init_state": given}
+    real = nk.simulate_optimizer(problem, make, start, batch_size=BATCH, **shared).observables["loss"]
+    sde = equation(problem.gradient, nk.MinibatchNoise(problem, BATCH), rate)
+    predicted = nk.integrate(sde, start, seed=3, substeps=2, **shared).observables["loss"]
+    error = ((real.var(0) + predicted.var(0)) / replicates).sqrt()
+    gap = (predicted.mean(0) - real.mean(0)).abs()
+    assert (gap <= 4 * error + 0.01 * real.mean(0)).all()
+    ratio = predicted.std(0)[3:] / real.std(0)[3:]
+    assert 0.75 < float(ratio.mean()) < 1.3
+
+
+def test_empirical_sign_noise_has_mean_zero_and_its_own_covariance(problem):
+    # One step from one point: E x = −η E[sign g], Cov x = η² Cov(sign g), both from many real minibatches.
+    noise = nk.MinibatchNoise(problem, BATCH, law="empirical", draws=256)
+    eta, replicates = 1e-3, 300
+    sde = nk.SignSGDSDE(problem.gradient, noise, eta)
+    x0 = problem.x0
+    moved = nk.integrate(sde, x0, steps=1, substeps=1, replicates=replicates).state["x"][:, -1] - x0
+    generator = torch.Generator().manual_seed(1)
+    index = torch.randint(problem.n_samples, (1000, BATCH), generator=generator)
+    signs = problem.minibatch_gradient(x0.expand(1000, -1), index).sign()
+    alive = signs.abs().mean(0) > 0.99
+    mean = -moved[:, alive].mean(0) / eta
+    assert float((mean - signs[:, alive].mean(0)).square().mean().sqrt()) < 0.12
+    spread = (moved[:, alive].var(0) / eta**2).mean() / signs[:, alive].var(0).mean()
+    assert 0.9 < float(spread) < 1.1
