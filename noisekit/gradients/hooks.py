@@ -127,6 +127,8 @@ class HookCapture:
         self.on_parameter = on_parameter
         self.layouts = layouts
         self.paused = False
+        self.half_precision = False
+        """Whether a gradient in half precision came by, so that sums agree to two digits only."""
         self._errors = (Exception,) if forgiving else ()
         self._pending: dict[str, list[Contribution]] = {}
         self._open: list[LayerCall] = []
@@ -212,6 +214,7 @@ class HookCapture:
                 if grad.dtype in (torch.float16, torch.bfloat16):
                     x = x.float()
             if grad.dtype in (torch.float16, torch.bfloat16):
+                self.half_precision = True
                 grad = grad.float()
             layout = self.layouts[target.module_name]
             x, grad = layout.samples_first(x, call.n), layout.samples_first(grad, call.n)
@@ -241,6 +244,7 @@ class HookCapture:
     def _see_replayed_gradient(self, call: LayerCall, k: int, grad: Tensor) -> None:
         if not self.paused:
             call.gradients[k] = grad.detach()
+            self.half_precision |= grad.dtype in (torch.float16, torch.bfloat16)
 
     def _replay_calls(self, name: str) -> None:
         """Replay the calls that use the parameter ``name``: all gradients of their outputs have arrived."""

@@ -310,6 +310,7 @@ class GradientNoiseRecorder:
     def _see_parameter(self, name: str, uses: Sequence[Contribution], gradient: Tensor) -> None:
         self._watch.stop()
         if self._passes:
+            self._passes[-1].half_precision |= self._capture is not None and self._capture.half_precision
             self._passes[-1].add(name, uses, gradient)
 
     def _see_replayed(self, name: str, gradient: Tensor) -> None:

@@ -32,7 +32,6 @@ class Selection:
         second_moment: bool = True,
     ):
         self.sizes = {name: p.numel() for name, p in parameters.items()}
-        self.devices = {p.device.type for p in parameters.values()}
         self.shapes = {name: p.shape for name, p in parameters.items()}
         self.total = sum(self.sizes.values())
         self.gram = gram

@@ -51,7 +51,8 @@ class TrainingPass:
         self.uses: dict[str, list[Contribution]] | None = {} if keep_uses else None
         """Every use of every parameter, kept where the Gram matrix spans several passes."""
         self._state = state
-        self._autocast = torch.is_autocast_enabled(next(iter(selection.devices)))
+        self.half_precision = False
+        """Whether gradients in half precision came by."""
         self._outer: list[Tensor | None] = []
         self._inner: list[Tensor | None] = []
 
@@ -131,7 +132,7 @@ class TrainingPass:
             return
         self.plan.sums_checked.append(True)
         exact = 1e-6 if gradient.dtype == torch.float64 else 1e-2 if on_device else 1e-3
-        half = self._autocast or self.plan.precision > 1e-4
+        half = self.half_precision or self.plan.precision > 1e-4
         self.collector.check_that_samples_add_up(5e-2 if half else exact)
 
 
