@@ -54,8 +54,6 @@ class Plan:
     """Whether a forward pass draws random numbers."""
     frontier: tuple[int, ...] = ()
     """The outputs that a loss inside the model is computed from."""
-    precision: float = 0.0
-    """Relative precision of the least precise layer: a model may cast to bf16 inside."""
     reductions: WeakKeyDictionary[Any, Reduction] = field(default_factory=WeakKeyDictionary)
     """How the losses seen so far are reduced."""
     sums_checked: list[bool] = field(default_factory=list)
@@ -191,7 +189,7 @@ class Probe:
             engine = "masked" if run.stochastic else self._deterministic_engine(rest, cotangents, close)
         frontier = loss_frontier(run.outputs, batched)
         targets = find_targets(self.model, hooked, layouts)
-        return Plan(layouts, targets, hooked, rest, engine, unused, run.stochastic, frontier, close.eps)
+        return Plan(layouts, targets, hooked, rest, engine, unused, run.stochastic, frontier)
 
     def _deterministic_engine(
         self, names: Sequence[str], cotangents: Sequence[Tensor | None], close: _Closeness

@@ -132,8 +132,7 @@ class TrainingPass:
             return
         self.plan.sums_checked.append(True)
         exact = 1e-6 if gradient.dtype == torch.float64 else 1e-2 if on_device else 1e-3
-        half = self.half_precision or self.plan.precision > 1e-4
-        self.collector.check_that_samples_add_up(5e-2 if half else exact)
+        self.collector.check_that_samples_add_up(5e-2 if self.half_precision else exact)
 
 
 def sums_of_step(
