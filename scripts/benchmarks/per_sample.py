@@ -14,7 +14,6 @@ import argparse
 import copy
 import importlib.metadata
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -263,12 +263,20 @@ def measure_memory(model_name: str, methods: list[str]) -> dict[str, float]:
 
 
 def peak(model_name: str, method: str) -> float:
-    """Return the growth of the peak resident set of this process over three passes, in kilobytes."""
+    """Return by how much the resident set peaks above its start in three passes, in kilobytes."""
     step = make(model_name, method)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory_of_this_process("VmRSS")
     for _ in range(3):
         step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return memory_of_this_process("VmHWM") - before
+
+
+def memory_of_this_process(field: str) -> float:
+    """Return what Linux knows: VmRSS is the resident set now, VmHWM its peak since the program started."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return float(line.split()[1])
+    raise SystemExit("Memory is measured on Linux only.")
 
 
 def version(package: str) -> str:
