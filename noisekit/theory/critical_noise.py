@@ -40,7 +40,7 @@ def critical_noise(
     if name == "sgd":
         raise InputError("against = 'sgd': name the optimizer that SGD is compared with.")
     rate = check_positive("learning_rate", learning_rate)
-    sgd_rate = check_positive("sgd_learning_rate", sgd_learning_rate or rate)
+    sgd_rate = rate if sgd_learning_rate is None else check_positive("sgd_learning_rate", sgd_learning_rate)
     if np.isinf(noise_scales(noise, at=at).variance).any():
         # No floor of SGD exists; only signs have one to compare with, and it is lower than none.
         noise_floor(name, noise, rate, at=at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from noisekit.errors import InputError
-from noisekit.theory.inputs import DECOUPLED, check_beta, check_optimizer, check_positive
+from noisekit.theory.inputs import DECOUPLED, check_beta, check_betas, check_optimizer, check_positive
 
 VARIANTS = {"adam": ("consistent", "published", "malladi"), "rmsprop": ("consistent", "published", "malladi")}
 
@@ -51,9 +51,7 @@ def check_hyperparameters(
     name = check_optimizer(optimizer)
     decay = check_positive("weight_decay", weight_decay, zero=True)
     if name.startswith("adam"):
-        if len(betas) != 2:
-            raise InputError(f"betas = {betas}: the two factors (β₁, β₂) are needed.")
-        first, second = (check_beta(f"β{i + 1}", b) for i, b in enumerate(betas))
+        first, second = check_betas(betas)
     else:
         first = check_beta("momentum", momentum) if name == "sgd" else 0.0
         second = check_beta("β", beta)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,27 @@ def check_positive(name: str, value: float, *, zero: bool = False) -> float:
     return number
 
 
+def check_count(name: str, value: Any, *, least: int = 1) -> int:
+    """Return ``value`` as an int if it is a whole number of at least ``least``."""
+    number = as_number(name, value)
+    if not number.is_integer() or number < least:
+        raise InputError(f"{name} = {value}: a whole number of at least {least} is needed.")
+    return int(number)
+
+
+def check_betas(values: Any) -> tuple[float, float]:
+    """Return (β₁, β₂) if there are two of them, each in [0, 1)."""
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 2:
+        raise InputError(f"betas = {values!r}: the two factors (β₁, β₂) are needed.")
+    return check_beta("β₁", values[0]), check_beta("β₂", values[1])
+
+
+def check_schedule(schedule: Callable[[int], float] | None) -> None:
+    """Refuse a schedule that is no function of the step."""
+    if schedule is not None and not callable(schedule):
+        raise InputError(f"schedule = {schedule!r}: a function from the step to a factor is needed.")
+
+
 def check_beta(name: str, value: float) -> float:
     """Return ``value`` as a float if it lies in [0, 1)."""
     number = as_number(name, value)
@@ -61,17 +82,24 @@ def check_beta(name: str, value: float) -> float:
 def as_array(name: str, values: Any) -> Array:
     """Return ``values`` (tensor, array, sequence, or mapping of them, flattened and joined) as float64."""
     if isinstance(values, Mapping):
+        if not values:
+            raise InputError(f"{name} is an empty mapping; one tensor a parameter is needed.")
         return np.concatenate([as_array(name, v).reshape(-1) for v in values.values()])
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().double().numpy()
+        values = values.detach().cpu()
+        values = (values if values.is_complex() else values.double()).numpy()
     try:
+        if values is None or np.iscomplexobj(values):
+            raise TypeError
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(
-            f"{name} is a {type(values).__name__}; a tensor or an array of numbers is needed."
+            f"{name} is a {type(values).__name__}; a tensor or an array of real numbers is needed."
         ) from None
     if np.isnan(array).any():
         raise InputError(f"{name} has {int(np.isnan(array).sum())} NaN value(s); remove or recompute them.")
+    if array.size == 0:
+        raise InputError(f"{name} is empty; at least one value is needed.")
     return array
 
 

@@ -110,9 +110,12 @@ def require_stable(system: LinearSystem, hyper: Hyperparameters, hessian: Array)
             f"The Hessian has the eigenvalue {smallest:.3g}: {hyper.optimizer} leaves this point and has no "
             "stationary law; a positive definite Hessian is needed (or escape_time for a saddle)."
         )
+    outcome = "has no stationary law"
+    if hyper.optimizer != "sgd":  # signs stay bounded and v may grow: it does settle, but far out
+        outcome = "settles outside the range of its linearisation"
     raise InputError(
         f"{hyper.optimizer} with learning rate {hyper.learning_rate:g} is unstable on the largest eigenvalue "
-        f"{largest:.3g} and has no stationary law; lower the learning rate."
+        f"{largest:.3g} and {outcome}; lower the learning rate."
     )
 
 

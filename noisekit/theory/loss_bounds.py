@@ -9,7 +9,16 @@ import numpy as np
 from scipy.special import erf
 
 from noisekit.errors import InputError
-from noisekit.theory.inputs import DECOUPLED, Array, as_array, check_optimizer, check_positive
+from noisekit.theory.inputs import (
+    DECOUPLED,
+    Array,
+    as_array,
+    as_number,
+    check_count,
+    check_optimizer,
+    check_positive,
+    check_schedule,
+)
 
 # Secant of erf on [1, 3/2]: it lies below erf there, so (m|Y| + q) bounds |E sign| from below.
 SECANT_SLOPE = float((erf(1.5) - erf(1.0)) / 0.5)
@@ -59,6 +68,9 @@ def loss_bound(
     Returns:
         The bound at each step, float64 of the shape of ``steps``, in units of the loss.
 
+    Raises:
+        InputError: numbers that no loss has; weight decay of SGD or SignSGD, for which there is no bound.
+
     Source: Compagnoni et al. 2025, arXiv 2411.15958, Lemmas 3.4–3.6; phase 1 sharper, secants derived.
 
     >>> loss_bound("sgd", 10**6, learning_rate=0.1, initial_excess=1.0, strong_convexity=1.0,
@@ -73,9 +85,16 @@ def loss_bound(
     sigma, trace = check_positive("noise_std", noise_std), check_positive("hessian_trace", hessian_trace)
     start = check_positive("initial_excess", initial_excess, zero=True)
     decay = check_positive("weight_decay", weight_decay, zero=True)
+    if mu > trace * (1 + 1e-9):
+        raise InputError(
+            f"hessian_trace = {trace:g} is below the smallest eigenvalue {mu:g}, which no Hessian has."
+        )
+    if decay and name in ("sgd", "signsgd"):
+        raise InputError(f"There is no bound of {name} with weight decay; leave weight_decay out.")
+    check_schedule(schedule)
     k = as_array("steps", steps)
-    if (k < 0).any():
-        raise InputError("steps must not be negative.")
+    if (k < 0).any() or np.isinf(k).any():
+        raise InputError("steps must be finite and not negative.")
     if name == "signsgd" and phase == 1:
         if schedule is not None:
             raise InputError(
@@ -124,6 +143,7 @@ def _signsgd(
     if phase == 2:
         if dimension is None:
             raise InputError("The bound of phase 2 needs dimension=d, the number of coordinates.")
+        dimension = check_count("dimension", dimension)
         m, noise = SECANT_SLOPE, trace - mu * dimension * SECANT_INTERCEPT**2
         if noise <= 0:
             raise InputError(
@@ -139,7 +159,7 @@ def _signsgd(
 
 
 def _smoothness(smoothness: float | None, mu: float) -> float:
-    if smoothness is None or not np.isfinite(smoothness) or smoothness < mu:
+    if smoothness is None or not mu <= as_number("smoothness", smoothness) < np.inf:
         raise InputError(
             f"smoothness = {smoothness}: weight decay needs the largest Hessian eigenvalue L ≥ μ = {mu:g}."
         )

@@ -75,8 +75,8 @@ def noise_floor(
 def _weights(name: str, scales: NoiseScales, eps: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the diagonal of P⁻¹Σ, and P⁻¹: a coordinate of curvature λ relaxes at the rate λ/P."""
     if name == "signsgd":
-        with np.errstate(divide="ignore"):
-            return 1 / scales.sign_slope, scales.sign_slope
+        slope = scales.known_sign_slope()
+        return 1 / slope, np.where(np.isinf(slope), 0, slope)  # ∞: no noise, and so no floor at any time
     variance = scales.finite_variance(name)
     if name == "sgd":
         return variance, np.ones_like(variance)

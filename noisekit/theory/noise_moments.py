@@ -36,6 +36,15 @@ class NoiseScales:
             )
         return self.variance
 
+    def known_sign_slope(self) -> Array:
+        """Return the slope of E[sign], or say that an infinite number does not tell it."""
+        if np.isnan(self.sign_slope).any():
+            raise InputError(
+                "An infinite variance does not say how signs answer to the gradient; give the noise as "
+                "StudentTNoise with its scale."
+            )
+        return self.sign_slope
+
 
 @dataclass(frozen=True)
 class NoiseMoments(NoiseScales):
@@ -92,7 +101,13 @@ def noise_scales(noise: Any, dimension: int | None = None, at: Any = None) -> No
     if isinstance(noise, NoiseModel):
         return _model_scales(noise, _point(noise, dimension, at))
     variance = as_array("noise", noise)
-    variance = np.diag(variance) if variance.ndim == 2 else variance.reshape(-1)
+    if variance.ndim == 2:
+        variance = np.diag(_covariance(variance))
+    elif variance.ndim > 2:
+        raise InputError(
+            f"noise has shape {variance.shape}; a vector of variances (d,) or a covariance (d, d) is needed."
+        )
+    variance = variance.reshape(-1)
     if (variance < 0).any():
         raise InputError("noise is a (co)variance, so its diagonal must not be negative.")
     if dimension is not None and variance.size not in (1, dimension):
@@ -101,6 +116,17 @@ def noise_scales(noise: Any, dimension: int | None = None, at: Any = None) -> No
         )
     variance = np.broadcast_to(variance, (dimension or variance.size,)).copy()
     return _gaussian_scales(variance)
+
+
+def _covariance(matrix: Array) -> Array:
+    """Return a symmetric matrix that can be a covariance, or say why it can be none."""
+    matrix = as_symmetric("noise", matrix)
+    finite = np.isfinite(matrix).all()
+    if finite and np.linalg.eigvalsh(matrix)[0] < -1e-6 * np.abs(matrix).max():
+        raise InputError(
+            f"noise has the eigenvalue {np.linalg.eigvalsh(matrix)[0]:.3g}: a covariance has none below 0."
+        )
+    return matrix
 
 
 def noise_moments(noise: Any, dimension: int | None = None, at: Any = None) -> NoiseMoments:
@@ -161,7 +187,12 @@ def _point(noise: NoiseModel, dimension: int | None, at: Any) -> torch.Tensor:
     x0 = getattr(getattr(noise, "problem", None), "x0", None)
     like = x0 if isinstance(x0, torch.Tensor) else torch.zeros((), dtype=torch.float64)
     if at is not None:
-        return torch.as_tensor(at, device=like.device).detach().to(like.dtype).reshape(1, -1)
+        point = torch.as_tensor(as_array("at", at), device=like.device).to(like.dtype).reshape(1, -1)
+        if dimension is not None and point.shape[1] != dimension:
+            raise InputError(
+                f"at has {point.shape[1]} coordinates and the problem {dimension}; make them equal."
+            )
+        return point
     size = dimension or getattr(noise, "n_coordinates", None)
     if size is None:
         raise InputError(

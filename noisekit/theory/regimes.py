@@ -9,7 +9,7 @@ import numpy as np
 
 from noisekit.errors import InputError
 from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters
-from noisekit.theory.inputs import Array, as_array, check_positive
+from noisekit.theory.inputs import Array, as_array, as_number, check_count, check_positive
 from noisekit.theory.noise_moments import noise_scales
 from noisekit.theory.phases import signsgd_phase
 
@@ -86,16 +86,16 @@ def regimes(
         if hyper.optimizer == "signsgd":
             rows.append(_phase(gradient, noise, at))
     if sharpness is not None:
-        rows.append(_stability(hyper, float(sharpness), variance))
+        rows.append(_stability(hyper, as_number("sharpness", sharpness), variance))
     rows += _memory(hyper)
     if df is not None or df_interval is not None or (variance is not None and np.isinf(variance).any()):
         rows.append(_tail(hyper, df, df_interval, variance))
     if noise_trace is not None:
         rows.append(_drift(as_array("noise_trace", noise_trace).reshape(-1)))
     if n_samples is not None and noise_scale is not None:
-        rows.append(_identified(int(n_samples), float(noise_scale)))
+        rows.append(_identified(check_count("n_samples", n_samples), noise_scale))
     if substeps is not None:
-        rows.append(_substeps(int(substeps)))
+        rows.append(_substeps(check_count("substeps", substeps)))
     return rows
 
 
@@ -150,11 +150,13 @@ def _stability(hyper: Hyperparameters, sharpness: float, variance: Array | None)
     if hyper.optimizer == "signsgd" and variance is not None:
         speed, symbol = float(np.sqrt(2 / np.pi / np.median(variance))), "ηλ_max ℓ/median σ"
     value = hyper.learning_rate * sharpness * speed
-    verdict: Verdict = "refused" if value >= 2 and hyper.momentum == 0 else "warning" if value > 0.5 else "ok"
+    limit = 2 * (1 + hyper.momentum)  # of torch's x⁺ = x − ηm, m⁺ = μm + g
+    refused = hyper.optimizer == "sgd" and value >= limit
+    verdict: Verdict = "refused" if refused else "warning" if value > 0.5 else "ok"
     meaning = {
         "ok": "learning rate times sharpness; the SDE follows the optimizer closely",
-        "warning": "learning rate times sharpness; an SDE cannot see the instability of the step at 2",
-        "refused": "beyond 2 the optimizer is unstable along the sharpest direction, which no SDE shows",
+        "warning": "learning rate times sharpness; an SDE does not see steps that jump across the minimum",
+        "refused": f"at {limit:.3g} SGD is unstable along the sharpest direction, which no SDE shows",
     }[verdict]
     return Gauge("eta_lambda_max", symbol, value, 0.5, verdict, meaning)
 
@@ -204,10 +206,19 @@ def _memory(hyper: Hyperparameters) -> list[Gauge]:
 
 def _tail(hyper: Hyperparameters, df: Any, interval: Any, variance: Array | None) -> Gauge:
     if interval is not None:
-        bounds = as_array("df_interval", interval).reshape(-1, 2)
+        bounds = as_array("df_interval", interval)
+        low, high = bounds[..., 0], bounds[..., -1]
+        if bounds.shape[-1:] != (2,) or (low < 0).any() or (low > high).any():
+            raise InputError(
+                f"df_interval has shape {bounds.shape}; lower and upper ends (coordinate, 2) are needed, "
+                "from 0 up."
+            )
+        bounds = bounds.reshape(-1, 2)
         value, surely = float(np.min(bounds[:, 0])), bool((bounds[:, 1] <= 2).any())
     elif df is not None:
         value = float(np.min(as_array("df", df)))
+        if value <= 0:
+            raise InputError(f"df has the value {value:g}; degrees of freedom are positive.")
         surely = value <= 2
     else:
         value, surely = 2.0, True

@@ -10,7 +10,7 @@ from scipy.special import dawsn
 
 from noisekit.errors import InputError
 from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters
-from noisekit.theory.inputs import check_positive
+from noisekit.theory.inputs import as_number, check_positive
 from noisekit.theory.noise_moments import NoiseScales, noise_scales
 
 
@@ -58,22 +58,30 @@ def escape_time(
     hyper = check_hyperparameters(
         optimizer, learning_rate, betas=betas, beta=beta, eps=eps, momentum=momentum
     )
-    if not curvature < 0 or not np.isfinite(curvature):
+    bend = as_number("curvature", curvature)
+    if not -np.inf < bend < 0:
         raise InputError(f"curvature = {curvature}: the negative eigenvalue of a saddle is needed.")
     reach = check_positive("distance", distance)
     scales = noise_scales(noise, 1)
-    growth, spread, saved = _growth_and_noise(hyper, -float(curvature), scales)
-    if spread == 0:
+    growth, spread, saved = _growth_and_noise(hyper, -bend, scales)
+    if spread == 0 or np.isinf(growth):  # no noise: it stays where it is
         return float("inf")
-    integral, _ = quad(dawsn, 0, reach * np.sqrt(growth) / spread, limit=400)
-    return max(0.0, float(2 / growth * integral) - saved) / hyper.learning_rate
+    integral = _dawson_integral(reach * np.sqrt(growth) / spread)
+    return max(0.0, 2 / growth * integral - saved) / hyper.learning_rate
+
+
+def _dawson_integral(end: float) -> float:
+    """Return ∫₀^end D(u)du; beyond 50 from D(u) = 1/(2u) + 1/(4u³) + O(u⁻⁵)."""
+    near = min(end, 50.0)
+    integral = float(quad(dawsn, 0, near, limit=400)[0])
+    return integral + float(np.log(end / near) / 2 + (near**-2 - end**-2) / 8 if end > near else 0.0)
 
 
 def _growth_and_noise(hyper: Hyperparameters, pull: float, scales: NoiseScales) -> tuple[float, float, float]:
     """Return k, s and the time that the momentum at the start saves."""
     rate = hyper.learning_rate
     if hyper.optimizer == "signsgd":
-        return pull * float(scales.sign_slope[0]), float(np.sqrt(rate)), 0.0
+        return pull * float(scales.known_sign_slope()[0]), float(np.sqrt(rate)), 0.0
     deviation = float(np.sqrt(scales.finite_variance(hyper.optimizer)[0]))
     preconditioner = deviation + hyper.eps if hyper.is_adaptive else 1 - hyper.momentum
     slope, spread = pull / preconditioner, np.sqrt(rate) * deviation / preconditioner

@@ -7,7 +7,7 @@ from math import sqrt
 from typing import Any, Literal
 
 from noisekit.errors import InputError, unknown_name
-from noisekit.theory.inputs import check_beta, check_optimizer, check_positive
+from noisekit.theory.inputs import check_beta, check_betas, check_count, check_optimizer, check_positive
 
 Preset = Literal["sde", "sqrt", "fixed_lr"]
 _KEYS = {
@@ -42,10 +42,10 @@ def scale_hyperparameters(
         preset: "sde", "sqrt" or "fixed_lr".
 
     Returns:
-        A new dict with the same keys.
+        A new dict with the same keys; scaled numbers, and 1 − β, are rounded to six significant digits.
 
     Raises:
-        InputError: a factor would leave [0, 1); the message names the largest δ that is possible.
+        InputError: a value out of range; a β that would reach 0, naming the largest δ that is possible.
 
     Source: Compagnoni et al. 2025, arXiv 2411.15958, Lemma 3.13; Malladi et al. 2022, arXiv 2205.10287; rule
         of ε derived.
@@ -57,56 +57,81 @@ def scale_hyperparameters(
     ratio = check_positive("batch_ratio", batch_ratio)
     if preset not in ("sde", "sqrt", "fixed_lr"):
         raise unknown_name("preset", preset, ("sde", "sqrt", "fixed_lr"))
-    known = _KEYS[name.rstrip("w")]
-    for key in hyperparameters:
-        if key not in known:
-            raise unknown_name(f"hyper-parameter of {name}", key, known)
-    if "lr" in hyperparameters:
-        check_positive("lr", hyperparameters["lr"])
+    given = _checked(name, hyperparameters)
     if preset == "fixed_lr" and name in ("sgd", "signsgd"):
         raise InputError(f"The preset 'fixed_lr' is for adaptive optimizers; {name} has 'sde' and 'sqrt'.")
-    rules = _rules(name, ratio, preset, bool(hyperparameters.get("momentum", 0)))
-    scaled = {key: rules[key](value) if key in rules else value for key, value in hyperparameters.items()}
-    if "steps" in scaled:
-        scaled["steps"] = max(1, round(hyperparameters["steps"] / ratio))
-    if "batch_size" in scaled:
-        scaled["batch_size"] = _batch_size(hyperparameters["batch_size"], ratio)
-    return scaled
+    rules = _rules(name, ratio, preset, bool(given.get("momentum", 0)))
+    return {key: rules[key](value) if key in rules else value for key, value in given.items()}
+
+
+def _checked(name: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(hyperparameters, Mapping):
+        raise InputError(
+            f"hyperparameters is a {type(hyperparameters).__name__}; a dict such as {{'lr': 1e-3}} is needed."
+        )
+    known = _KEYS[name.rstrip("w")]
+    checked: dict[str, Any] = {}
+    for key, value in hyperparameters.items():
+        if key not in known:
+            raise unknown_name(f"hyper-parameter of {name}", key, known)
+        if key == "betas":
+            checked[key] = check_betas(value)
+        elif key in ("steps", "batch_size"):
+            checked[key] = check_count(key, value)
+        elif key in ("momentum", "alpha", "beta"):
+            checked[key] = check_beta(key, value)
+        else:
+            checked[key] = check_positive(key, value, zero=key != "lr")
+    return checked
 
 
 def _rules(name: str, ratio: float, preset: Preset, momentum: bool) -> dict[str, Callable[[Any], Any]]:
+    """Return what happens to each hyper-parameter that changes."""
     root = sqrt(ratio)
-    decay_root = {"weight_decay": lambda decay: root * decay}
+
+    def times(factor: float) -> Callable[[float], float]:
+        return lambda value: _round(factor * value)
+
+    def slow(factor: float, label: str) -> Callable[[float], float]:
+        return lambda beta: _slow(beta, factor, label, ratio)
+
+    rules: dict[str, Callable[[Any], Any]] = {
+        "steps": lambda steps: max(1, round(steps / ratio)),
+        "batch_size": lambda size: _batch_size(size, ratio),
+    }
     if name == "sgd":
         if preset == "sqrt":
-            return {"lr": lambda lr: root * lr}
-        return {
-            "lr": lambda lr: (ratio**2 if momentum else ratio) * lr,
-            "momentum": lambda mu: _slow(mu, ratio, "momentum", ratio) if mu else mu,
-        }
+            return rules | {"lr": times(root)}
+        momentum_rule = {"momentum": slow(ratio, "momentum")} if momentum else {}
+        return rules | momentum_rule | {"lr": times(ratio**2 if momentum else ratio)}
     if name == "signsgd":
-        return {"lr": lambda lr: root * lr, **({} if preset == "sqrt" else decay_root)}
-    decoupled = name.endswith("w")
-    rules: dict[str, Callable[[Any], Any]] = {"eps": lambda eps: eps / root}
+        return rules | {"lr": times(root)} | ({} if preset == "sqrt" else {"weight_decay": times(root)})
+    rules["eps"] = times(1 / root)
     if preset == "fixed_lr":
-        second = {key: lambda b: _slow(b, root, "β₂", ratio) for key in ("alpha", "beta")}
-        return rules | second | decay_root | {"betas": lambda b: (b[0], _slow(b[1], root, "β₂", ratio))}
-    rules["lr"] = lambda lr: root * lr
-    rules["betas"] = lambda b: (_slow(b[0], ratio, "β₁", ratio), _slow(b[1], ratio, "β₂", ratio))
-    rules |= {key: lambda b: _slow(b, ratio, "β", ratio) for key in ("alpha", "beta")}
-    return rules | (decay_root if decoupled and preset == "sde" else {})
+        second = slow(root, "β₂")
+        rules |= {"alpha": second, "beta": second, "betas": lambda b: (b[0], second(b[1]))}
+    else:
+        both = slow(ratio, "β₁"), slow(ratio, "β₂")
+        rules |= {key: slow(ratio, "β") for key in ("alpha", "beta")}
+        rules |= {"lr": times(root), "betas": lambda b: (both[0](b[0]), both[1](b[1]))}
+    keeps_decay = preset == "sqrt" or (preset == "sde" and not name.endswith("w"))
+    return rules if keeps_decay else rules | {"weight_decay": times(root)}
+
+
+def _round(value: float) -> float:
+    """Return ``value`` to six significant digits, to be read and pasted."""
+    return float(f"{value:.6g}")
 
 
 def _slow(beta: float, factor: float, name: str, ratio: float) -> float:
     """Return 1 − factor·(1 − β), or say at which δ it reaches 0."""
-    beta = check_beta(name, beta)
-    result = 1 - factor * (1 - beta)
-    if result > 0 or (result >= 0 and factor <= 1):
-        return result
+    lost = factor * (1 - beta)
+    if lost < 1 - 1e-9 or factor <= 1:
+        return round(1 - _round(lost), 12)
     power = 1 if factor == ratio else 2  # factor is δ or √δ
     largest = (1 / (1 - beta)) ** power
     raise InputError(
-        f"With a batch {ratio:g} times as large, {name} = {beta:g} would become {result:.3g}; it must stay "
+        f"With a batch {ratio:g} times as large, {name} = {beta:g} would become {1 - lost:.3g}; it must stay "
         f"positive, so the batch can grow by less than {largest:.4g} times."
     )
 

@@ -78,6 +78,10 @@ def stationary_law(
         minimum: x* (d,), 0 if not given; it matters with weight decay.
         at: the point (d,) at which a state-dependent noise model is read.
 
+    Where it ends: with Student-t noise v is held constant, which makes RMSprop (β = .99) 1.5 %, 7 % and 20 %
+    too wide at ν = 5, 3 and 2.5. Weight decay and a minimum off 0 leave a mean gradient; where that is not
+    small beside the noise the covariance is off by some percent (SignSGD 8 %, RMSpropW 4 % at θ = 1).
+
     Raises:
         InputError: no stationary law (H not positive definite, learning rate too large), shapes that differ.
         InfiniteVarianceError: infinite noise variance and not SignSGD.
@@ -104,14 +108,16 @@ def stationary_law(
         raise InputError("hessian has infinite entries; a finite matrix is needed.")
     d = len(matrix)
     moments = noise_moments(noise, d, at)
+    if hyper.optimizer == "signsgd":
+        moments.known_sign_slope()
     if hyper.optimizer != "sgd" and (moments.variance == 0).any():
         raise InputError(
             f"noise is zero in {int((moments.variance == 0).sum())} coordinates, where {hyper.optimizer} "
             "has no linearisation; leave them out."
         )
     centre = np.zeros(d) if minimum is None else as_array("minimum", minimum).reshape(-1)
-    if centre.size != d:
-        raise InputError(f"minimum has {centre.size} coordinates, the Hessian {d}; make them equal.")
+    if centre.size != d or not np.isfinite(centre).all():
+        raise InputError(f"minimum has {centre.size} coordinates, the Hessian {d}; give {d} finite ones.")
     chosen = _check_variant(hyper, source, variant)
     system, v, covariance = _solve(
         hyper,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,14 @@ from scipy.special import erf
 
 from noisekit.errors import InputError
 from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters
-from noisekit.theory.inputs import Array, as_array, as_symmetric, check_positive
+from noisekit.theory.inputs import (
+    Array,
+    as_array,
+    as_symmetric,
+    check_count,
+    check_positive,
+    check_schedule,
+)
 from noisekit.theory.noise_moments import NoiseMoments, noise_moments
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
@@ -88,24 +96,31 @@ def transient_law(
     start = as_array("x0", x0).reshape(-1)
     if start.size != d:
         raise InputError(f"x0 has {start.size} coordinates, the Hessian {d}; make them equal.")
-    if steps < 1 or save_every < 1:
-        raise InputError(f"steps = {steps}, save_every = {save_every}: both must be at least 1.")
+    if not (np.isfinite(start).all() and np.isfinite(matrix).all()):
+        raise InputError("x0 and hessian must be finite.")
+    steps, save_every = check_count("steps", steps), check_count("save_every", save_every)
+    check_schedule(schedule)
     moments = noise_moments(noise, d, at)
     if hyper.optimizer != "signsgd":
         moments.finite_variance(hyper.optimizer)
+    elif np.isinf(moments.known_sign_slope()).any():
+        raise InputError("noise is zero in a coordinate, where E[sign] has no slope; leave it out.")
+    if hyper.optimizer == "sgd":
+        _warn_unstable(hyper, matrix)
     propagate = _sign_step if hyper.optimizer == "signsgd" else _linear_step
     size = 2 * d if hyper.has_momentum else d
     state = _State(np.concatenate([start, np.zeros(size - d)]), np.zeros((size, size)), np.zeros(d))
     means, variances, losses = [], [], []
-    for k in range(steps + 1):
-        if k % save_every == 0:
-            mean, covariance = state.mean[:d], state.covariance[:d, :d]
-            means.append(mean)
-            variances.append(np.diag(covariance).copy())
-            losses.append(float(np.sum(matrix * covariance) + mean @ matrix @ mean) / 2)
-        if k < steps:
-            factor = 1.0 if schedule is None else check_positive(f"schedule({k})", schedule(k), zero=True)
-            state = propagate(hyper, matrix, moments, state, k, factor)
+    with np.errstate(over="ignore", invalid="ignore"):  # a diverging mean ends in inf
+        for k in range(steps + 1):
+            if k % save_every == 0:
+                mean, covariance = state.mean[:d], state.covariance[:d, :d]
+                means.append(mean)
+                variances.append(np.diag(covariance).copy())
+                losses.append(float(np.sum(matrix * covariance) + mean @ matrix @ mean) / 2)
+            if k < steps:
+                factor = 1.0 if schedule is None else check_positive(f"schedule({k})", schedule(k), zero=True)
+                state = propagate(hyper, matrix, moments, state, k, factor)
     step = np.arange(0, steps + 1, save_every, dtype=np.int64)
     return TransientLaw(
         hyper.optimizer,
@@ -116,6 +131,16 @@ def transient_law(
         state.covariance[:d, :d],
         np.array(losses),
     )
+
+
+def _warn_unstable(hyper: Hyperparameters, hessian: Array) -> None:
+    limit = 2 * (1 + hyper.momentum) / (np.linalg.eigvalsh(hessian)[-1] + hyper.coupled_decay)
+    if 0 < limit < hyper.learning_rate:
+        warnings.warn(
+            f"learning_rate {hyper.learning_rate:g} is beyond the stability limit {limit:g} of the largest "
+            "eigenvalue: SGD diverges.",
+            stacklevel=3,
+        )
 
 
 @dataclass(frozen=True)

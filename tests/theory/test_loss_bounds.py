@@ -147,7 +147,13 @@ def test_a_slow_schedule_leads_the_loss_down(name):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"steps": [-1]}, "must not be negative"),
+        ({"steps": [-1]}, "finite and not negative"),
+        ({"steps": math.inf}, "finite and not negative"),
+        ({"hessian_trace": 0.4}, "no Hessian has"),
+        ({"weight_decay": 1.0}, "no bound of sgd with weight decay"),
+        ({"schedule": 0.5}, "a function from the step"),
+        ({"optimizer": "signsgd", "phase": 2, "dimension": -1}, "dimension = -1"),
+        ({"optimizer": "adamw", "weight_decay": 1.0, "smoothness": "L"}, "smoothness = 'L'"),
         ({"noise_std": 0.0}, "noise_std = 0.0"),
         ({"optimizer": "adamw", "weight_decay": 1.0}, "smoothness = None"),
         ({"optimizer": "signsgd", "phase": 4}, "phases 1, 2 and 3"),

@@ -62,8 +62,9 @@ def test_unequilibrated_directions_lower_the_floor():
     shared = noise_floor("sgd", variance, eta, curvature=hessian, time=eta * steps)
     assert shared == pytest.approx(law.loss[-1], rel=0.03)
     assert noise_floor("sgd", variance, eta) > 1.5 * shared
-    dead = noise_floor("adam", [0.0, 1.0], eta, curvature=[0.0, 1.0], time=100.0)
-    assert dead == pytest.approx(eta / 4, rel=1e-6)
+    for name, size in (("adam", 1.0), ("signsgd", math.sqrt(math.pi / 2))):
+        dead = noise_floor(name, [0.0, 1.0], eta, curvature=[0.0, 1.0], time=100.0)
+        assert dead == pytest.approx(size * eta / 4, rel=1e-6)
 
 
 def test_critical_noise_is_where_the_floors_cross():
@@ -87,5 +88,10 @@ def test_bad_input():
         noise_floor("sgd", [float("nan")], 0.1)
     with pytest.raises(InputError, match="at=x"):
         noise_floor("sgd", GaussianNoise(scale=1.0), 0.1)
+    for curvature, words in (([], "empty"), ([math.nan], "NaN")):
+        with pytest.raises(InputError, match=words):
+            noise_floor("sgd", [1.0], 0.1, curvature=curvature, time=1.0)
+    with pytest.raises(InputError, match="sgd_learning_rate = 0"):
+        critical_noise([1.0], 0.1, sgd_learning_rate=0)
     with pytest.raises(InputError, match="name the optimizer"):
         critical_noise([1.0], 0.1, against="sgd")

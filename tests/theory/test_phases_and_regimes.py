@@ -73,6 +73,9 @@ def test_gauges_of_a_quiet_adamw():
         ("sgd", {"sharpness": 4.0}, "eta_lambda_max", "ok"),
         ("sgd", {"sharpness": 6.0}, "eta_lambda_max", "warning"),
         ("sgd", {"sharpness": 21.0}, "eta_lambda_max", "refused"),
+        ("sgd", {"sharpness": 37.0, "momentum": 0.9}, "eta_lambda_max", "warning"),  # stable up to 3.8
+        ("sgd", {"sharpness": 39.0, "momentum": 0.9}, "eta_lambda_max", "refused"),
+        ("rmsprop", {"sharpness": 99.0}, "eta_lambda_max", "warning"),
         ("adam", {"gradient": [1.0], "noise": [1.0]}, "signal_over_noise", "warning"),
         ("signsgd", {"gradient": [5.0, 0.0], "noise": [1.0, 1.0]}, "noise_phase", "warning"),
         ("adamw", {"weight_decay": 1.0}, "momentum_lag", "warning"),
@@ -102,6 +105,9 @@ def test_bad_input():
         regimes("sgd", 0.1, gradient=[1.0], noise=np.ones(2), at=np.zeros(2))
     with pytest.raises(InputError, match="sharpness = inf"):
         regimes("sgd", 0.1, sharpness=math.inf)
+    for change in ({"df": [-1.0]}, {"df_interval": [1.0, 2.0, 3.0]}, {"substeps": 0}, {"n_samples": 0}):
+        with pytest.raises(InputError, match=next(iter(change))):
+            regimes("sgd", 0.1, noise_scale=1.0, **change)
     with pytest.raises(InputError, match="two positive values"):
         regimes("sgd", 0.1, noise_trace=[1.0])
     with pytest.raises(InputError, match="make them equal"):

@@ -73,11 +73,19 @@ def test_small_distance_is_diffusion():
     assert escape_time("sgd", -1e-6, [4.0], 0.01, distance=0.1) == pytest.approx(
         0.1**2 / (0.01 * 4.0) / 0.01, rel=1e-3
     )
+    # Far out against the noise it is (1/k)(log z + (γ + 2 log 2)/2), z = a√k/s.
+    far = (math.log(1e5 / (math.sqrt(0.1) * 1e-150)) + 0.5772157 / 2 + math.log(2)) / 0.1
+    assert escape_time("sgd", -1.0, [1e-300], 0.1, distance=1e5) == pytest.approx(far, rel=1e-6)
+    assert escape_time("signsgd", -1.0, [0.0], 0.01, distance=0.1) == math.inf
     assert escape_time("sgd", -1.0, [0.0], 0.01, distance=0.1) == math.inf
 
 
 def test_bad_input():
     with pytest.raises(InputError, match=r"curvature = 1\.0"):
         escape_time("sgd", 1.0, [1.0], 0.1, distance=1.0)
+    with pytest.raises(InputError, match="curvature = 'steep'"):
+        escape_time("sgd", "steep", [1.0], 0.1, distance=1.0)
+    with pytest.raises(InputError, match="StudentTNoise"):
+        escape_time("signsgd", -1.0, [math.inf], 0.1, distance=1.0)
     with pytest.raises(InputError, match="distance = 0"):
         escape_time("sgd", -1.0, [1.0], 0.1, distance=0)

@@ -73,7 +73,8 @@ def test_every_rule_in_numbers():
         "batch_size": 32,
     }
     scaled = scale_hyperparameters("adamw", adamw, 4)
-    assert scaled["betas"] == pytest.approx((0.6, 0.996))
+    assert scaled["betas"] == (0.6, 0.996)  # no 0.6000000000000001
+    assert scale_hyperparameters("adamw", adamw, 10 / 9)["lr"] == 0.00105409
     assert (scaled["lr"], scaled["weight_decay"], scaled["eps"]) == pytest.approx((2e-3, 0.2, 5e-9))
     assert (scaled["steps"], scaled["batch_size"]) == (25, 128)
     assert scale_hyperparameters("adamw", adamw, 4, preset="sqrt")["weight_decay"] == 0.1
@@ -104,6 +105,12 @@ def test_the_largest_ratio_is_named_and_is_the_limit():
         (("adam", {"lr": 0.1}, 0), "batch_ratio = 0"),
         (("adam", {"lr": 0.1, "momentum": 0.9}, 2), "no hyper-parameter of adam 'momentum'"),
         (("adam", {"lr": -0.1}, 2), "lr = -0.1"),
+        (("adam", {"betas": 0.9}, 2), "two factors"),
+        (("adam", {"betas": (0.9, 0.999)}, 10), "less than 10 times"),
+        (("adam", {"weight_decay": -1}, 2), "weight_decay = -1"),
+        (("adam", {"steps": -5}, 2), "steps = -5"),
+        (("adam", {"batch_size": 0}, 2), "batch_size = 0"),
+        (("adam", None, 2), "NoneType"),
         (("sgd", {"lr": 0.1, "batch_size": 2}, 0.1), "ratio of at least 0.5"),
     ],
 )

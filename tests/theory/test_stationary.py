@@ -193,6 +193,16 @@ def test_noise_may_be_a_model_a_matrix_or_variances():
     [
         ({"optimizer": "adm"}, "Did you mean 'adam'"),
         ({"learning_rate": -1.0}, "learning_rate = -1.0"),
+        ({"optimizer": "adam", "betas": 0.9}, "two factors"),
+        ({"noise": [[1.0, 2.0], [2.0, 1.0]]}, "eigenvalue -1"),
+        ({"noise": np.ones((2, 2, 2))}, "shape"),
+        ({"noise": {}}, "empty mapping"),
+        ({"noise": None}, "NoneType"),
+        ({"noise": [1.0, np.inf], "optimizer": "signsgd"}, "StudentTNoise"),
+        ({"hessian": []}, "empty"),
+        ({"hessian": torch.tensor([1.0 + 1.0j, 2.0])}, "real numbers"),
+        ({"minimum": [1.0, np.inf]}, "finite ones"),
+        ({"noise": GaussianNoise(scale=1.0), "at": [1.0]}, "at has 1"),
         ({"learning_rate": "fast"}, "a number is needed"),
         ({"learning_rate": 5.0}, "largest eigenvalue"),
         ({"hessian": [1.0, -1.0]}, "escape_time"),
@@ -239,3 +249,21 @@ def test_fluctuation_of_v_to_first_order_and_by_sampling():
     found = fluctuation(check_hyperparameters("rmsprop", 0.1, beta=beta, eps=eps), np.ones(1))
     assert found.slope[0] == pytest.approx(float((g * step).mean()), rel=0.01)
     assert found.slope[0] ** 2 + found.excess[0] == pytest.approx(float(step.square().mean()), rel=0.01)
+
+
+def test_a_sign_step_wider_than_the_noise_still_has_its_law():
+    start = torch.rand((8192, 1), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x, squares, generator = 2 * start, [], torch.Generator().manual_seed(2)
+    for k in range(150):
+        x = x - (x + torch.randn(x.shape, generator=generator, dtype=torch.float64)).sign()
+        if k >= 50:
+            squares.append(float(x.square().mean()))
+    law = stationary_law("signsgd", [1.0], [1.0], 1.0)
+    assert law.covariance[0, 0] == pytest.approx(np.mean(squares), rel=0.03)
+
+
+def test_instability_is_told_from_what_only_leaves_the_linearisation():
+    with pytest.raises(InputError, match="has no stationary law"):
+        stationary_law("sgd", [30.0], [1.0], 0.1)
+    with pytest.raises(InputError, match="outside the range of its linearisation"):
+        stationary_law("rmsprop", [30.0], [1.0], 0.1)

@@ -88,11 +88,26 @@ def test_steps_to_target_interpolates():
     assert steps_to_target(law, 1e-30) == math.inf
 
 
+def test_sgd_beyond_its_stability_limit_is_warned_with_the_value():
+    with pytest.warns(UserWarning, match=r"2\.5 is beyond the stability limit 2 "):
+        law = transient_law("sgd", [1.0], [1.0], 2.5, x0=[1.0], steps=3000)
+    assert law.loss[-1] == math.inf
+
+
 def test_bad_input():
     with pytest.raises(InputError, match="x0 has 1"):
         transient_law("sgd", [1.0, 2.0], [1.0, 1.0], 0.1, x0=[1.0], steps=3)
     with pytest.raises(InputError, match="steps = 0"):
         transient_law("sgd", [1.0], [1.0], 0.1, x0=[1.0], steps=0)
+    for change, words in (
+        ({"steps": 2.5}, "steps = 2.5"),
+        ({"x0": [math.inf]}, "finite"),
+        ({"schedule": 0.5}, "a function from the step"),
+        ({"optimizer": "signsgd", "noise": [0.0]}, "noise is zero"),
+    ):
+        arguments = {"optimizer": "sgd", "noise": [1.0], "x0": [1.0], "steps": 3} | change
+        with pytest.raises(InputError, match=words):
+            transient_law(hessian=[1.0], learning_rate=0.1, **arguments)
     with pytest.raises(InfiniteVarianceError, match="signsgd"):
         transient_law("adam", [1.0], StudentTNoise(scale=1.0, df=2.0), 0.1, x0=[1.0], steps=3)
 
