@@ -264,6 +264,7 @@ def measure_memory(model_name: str, methods: list[str]) -> dict[str, float]:
 
 def peak(model_name: str, method: str) -> float:
     """Return by how much the resident set peaks above its start in three passes, in kilobytes."""
+    make("mlp", method)()  # what is imported on first use does not count
     step = make(model_name, method)
     before = memory_of_this_process("VmRSS")
     for _ in range(3):
