@@ -123,12 +123,12 @@ class AdamSDE(PreconditionedSDE):
             return super().euler_step(state, at)
         x, m, v, u = state["x"], state["m"], state["v"], at.factor
         part = 1 - self.beta1
-        single = self.one_pass(x, at)
-        if single is None:
+        data = self.data_step(x, at)
+        if data is None:
             gradient, second = self.decayed_moments(x, at)
             noisy = self.noisy(x, gradient, at)
         else:
-            gradient, second, noisy = single, at.buffer("second", x), single
+            second, noisy, gradient = data
         if self.fused:
             advance_square_average(v, second, noisy, self.one_minus_beta2, at)
             age = at.position + 1 / at.substeps + at.lead
@@ -139,7 +139,7 @@ class AdamSDE(PreconditionedSDE):
         if not self.fused:
             v.lerp_(second, self.one_minus_beta2 / at.substeps)
         # ∇f dt + √(η dt) ζ, over dt.
-        move = torch.lerp(gradient, noisy, math.sqrt(at.substeps), out=noisy)
+        move = gradient if data else torch.lerp(gradient, noisy, math.sqrt(at.substeps), out=noisy)
         direction = m
         if self.variant != "malladi":
             ahead = move if self.variant == "consistent" else gradient

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -72,12 +73,26 @@ class PreconditionedSDE(OptimizerSDE):
             return gradient, variance.expand_as(x)
         return gradient, torch.addcmul(variance, gradient, gradient, out=at.buffer("second", x))
 
-    def one_pass(self, x: Tensor, at: Substep) -> Tensor | None:
-        """Return ∇f + ζ from one pass over the data where a step needs no more than that."""
-        if not (self.fused and at.substeps == 1 and self.shares_data):
+    def data_step(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Return S, ∇f + ζ and (∇f dt + √(η dt) ζ)/dt from one pass over the data, or None.
+
+        Where gradient and noise come from the same data, one pass gives their sum as it moves X and M. V
+        needs ∇f and diag Σ apart: these are taken once a step, which changes V at second order in η.
+        """
+        if not (self.fused and self.shares_data):
             return None
-        noisy = self.noise.drift_and_noise(x, at.normals, 1.0, 1.0)  # type: ignore[attr-defined]
-        return noisy.add(x, alpha=self.weight_decay) if self.decay == "l2" else noisy
+        root, held = math.sqrt(at.substeps), at.draws.held
+        if at.index == 0 and at.substeps > 1:
+            held["gradient"], _ = self.decayed_moments(x, at)
+        move = self.noise.drift_and_noise(x, at.normals, 1.0, root)  # type: ignore[attr-defined]
+        if self.decay == "l2":
+            move = move.add(x, alpha=self.weight_decay)
+        second = at.buffer("second", x)
+        if at.substeps == 1:
+            return second, move, move
+        gradient = held["gradient"]
+        torch.addcmul(held["variance"], gradient, gradient, out=second)
+        return second, torch.lerp(gradient, move, 1 / root), move
 
     def second_moment(self, x: Tensor, gradient: Tensor) -> Tensor:
         """Return what V tends to: (∇f)² + diag Σ, or diag Σ alone in the variant of Malladi et al."""

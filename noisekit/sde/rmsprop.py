@@ -95,12 +95,12 @@ class RMSpropSDE(PreconditionedSDE):
         x, v, u = state["x"], state["v"], at.factor
         if self.order == 2:
             return super().euler_step(state, at)
-        single = self.one_pass(x, at)
-        if single is None:
+        data = self.data_step(x, at)
+        if data is None:
             gradient, second = self.decayed_moments(x, at)
             noisy = self.noisy(x, gradient, at)
         else:
-            gradient, second, noisy = single, at.buffer("second", x), single
+            second, noisy, gradient = data
         if self.fused:
             advance_square_average(v, second, noisy, self.one_minus_beta2, at)
             divisor = torch.sqrt(v, out=at.buffer("work", v)).add_(self.eps)
@@ -108,7 +108,7 @@ class RMSpropSDE(PreconditionedSDE):
             divisor = torch.sqrt(v, out=at.buffer("work", v)).add_(self.eps)
             v.lerp_(second, self.one_minus_beta2 / at.substeps)
         # ∇f dt + √(η dt) ζ, over dt.
-        move = torch.lerp(gradient, noisy, math.sqrt(at.substeps), out=noisy)
+        move = gradient if data else torch.lerp(gradient, noisy, math.sqrt(at.substeps), out=noisy)
         if self.decoupled:
             x.mul_(1 - u * self.decoupled * at.dt)
         x.addcdiv_(move, divisor, value=-u * at.dt)

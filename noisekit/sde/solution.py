@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from noisekit.errors import InputError
+from noisekit.noise.readable import Readable
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
-@dataclass(frozen=True)
-class Solution:
+@dataclass(frozen=True, repr=False)
+class Solution(Readable):
     """Trajectories of an optimizer or of its SDE over replicates.
 
     ``time`` is t = ηk, ``step`` the optimizer step k; both (time,).
@@ -39,6 +40,22 @@ class Solution:
     statistics: dict[str, Tensor] = field(default_factory=dict)
     """Where states are not kept: x_mean and x_variance (time, coordinate), x_quantile (quantile, time,
     coordinate), over the replicates that are finite; ``settings["quantiles"]`` are the levels."""
+
+    def __str__(self) -> str:
+        count, bad = self.diverged.numel(), int((self.diverged >= 0).sum())
+        first = f"{self.optimizer} {self.kind}, learning rate {self.learning_rate:g}, {count} replicates"
+        if self.kind != "optimizer":
+            first += f", {self.substeps} substeps"
+        if bad:
+            first += f", {bad} of them diverged"
+        lines = [f"{first}, {len(self.step)} instants from step {self.step[0]} to {self.step[-1]}"]
+        if self.state:
+            shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in self.state.items())
+            lines.append(f"  state: {shapes}")
+        for name, value in self.observables.items():
+            known = value[(self.diverged < 0).to(value.device)].double().mean(dim=0)
+            lines.append(f"  mean {name}: {known[0]:.4g} → {known[-1]:.4g}")
+        return "\n".join(lines)
 
     def state_at(self, step: int) -> dict[str, Tensor]:
         """Return x and, where kept, m and v after optimizer step ``step``, each (replicate, coordinate).
