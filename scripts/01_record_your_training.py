@@ -4,7 +4,6 @@ import matplotlib.pyplot as plt
 import torch
 
 import noisekit as nk
-from noisekit.noise import record_noise_scale
 from noisekit.plots import theme
 
 PROBLEM = "digits-mlp"  # 1437 images of 8 × 8 pixels, a network of 2410 parameters
@@ -28,7 +27,7 @@ with nk.GradientNoiseRecorder(model, loss_fn, optimizer, schedule=nk.every(RECOR
 record = recorder.result()
 print(nk.analyze(record))
 
-tree = nk.to_datatree(record=record, noise_scale=record_noise_scale(record))
+tree = nk.to_datatree(record=record, noise_scale=nk.record_noise_scale(record))
 with theme():
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
 nk.plot_training_curve(tree, ax=axes[0])

@@ -21,9 +21,8 @@ without noisekit:
 
 ```python
 import noisekit as nk
-from noisekit.results import make_example_tree
 
-nk.save_tree(make_example_tree(), "example.nc")
+nk.save_tree(nk.make_example_tree(), "example.nc")
 
 import xarray as xr
 
