@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisekit.errors import InputError
+from noisekit.errors import InputError, NonFiniteError
 from noisekit.noise.hessian_products import (
     differentiable_sample_losses,
     directional_derivatives,
@@ -61,8 +61,16 @@ def hessian_alignment(
     Raises InputError for k out of range or shapes that do not match.
     Source: Sagun et al. 2017, arXiv 1706.04454; Zhu et al. 2019, arXiv 1803.00195.
     """
-    if x.ndim != 1:
-        raise InputError(f"x has shape {tuple(x.shape)}; the alignment is at one point, (coordinate,).")
+    if not isinstance(problem, SampledProblem):
+        raise InputError(f"{type(problem).__name__} has no samples, so no per-sample gradients.")
+    here = problem.x0
+    if x.shape != here.shape:
+        raise InputError(
+            f"x has shape {tuple(x.shape)}; the alignment is at one point, (coordinate,), here {len(here)}."
+        )
+    x = x.detach().to(here)
+    if not bool(torch.isfinite(x).all()):
+        raise NonFiniteError("x holds NaN or infinite values; there is no Hessian there.")
     curvature, vectors = top_curvature(problem, x, k, seed=seed)
     losses = differentiable_sample_losses(problem)
     if samples is not None:

@@ -67,8 +67,8 @@ def top_curvature(problem: Problem, x: Tensor, k: int, *, seed: int = 0) -> tupl
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     d = len(x)
-    if not 1 <= k < d:
-        raise InputError(f"k is {k}; {d} coordinates have 1 to {d - 1} leading directions.")
+    if not isinstance(k, int) or not 1 <= k < d:
+        raise InputError(f"k is {k!r}; {d} coordinates have 1 to {d - 1} leading directions.")
     product = hessian_vector_product(problem, x)
 
     def matvec(v: np.ndarray) -> np.ndarray:

