@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from noisekit.gradients.contributions import Computed, Contribution
 from noisekit.gradients.outer import OuterSum
 
-CACHED_ROWS, CACHED_INPUTS = 2**20, 2**19
+CACHED_ROWS, CACHED_INPUTS = 2**18, 2**19
 """Numbers of weight gradients, and of inputs and output gradients, that are handled at once on a CPU."""
 
 Geometry = tuple[Any, Any, Any, int]

@@ -111,7 +111,7 @@ def transposed_convolution(
 def layer_norm(layer: nn.LayerNorm, x: Tensor, grad: Tensor, n: int) -> dict[str, Contribution]:
     shape = torch.Size(layer.normalized_shape)
     normalized = nn.functional.layer_norm(x, layer.normalized_shape, eps=layer.eps)
-    uses: dict[str, Contribution] = {"weight": _per_sample_sum(grad * normalized, n, shape)}
+    uses: dict[str, Contribution] = {"weight": _per_sample_sum(normalized.mul_(grad), n, shape)}
     if layer.bias is not None:
         uses["bias"] = _per_sample_sum(grad, n, shape)
     return uses
@@ -121,11 +121,12 @@ def layer_norm(layer: nn.LayerNorm, x: Tensor, grad: Tensor, n: int) -> dict[str
 def rms_norm(layer: nn.RMSNorm, x: Tensor, grad: Tensor, n: int) -> dict[str, Contribution]:
     shape = torch.Size(layer.normalized_shape)
     normalized = nn.functional.rms_norm(x, layer.normalized_shape, eps=layer.eps)
-    return {"weight": _per_sample_sum(grad * normalized, n, shape)}
+    return {"weight": _per_sample_sum(normalized.mul_(grad), n, shape)}
 
 
 def _channel_affine(normalized: Tensor, grad: Tensor, n: int) -> dict[str, Contribution]:
-    weight = torch.einsum("nct,nct->nc", _positions_last(grad), _positions_last(normalized))
+    """Return the contributions of a weight and a bias by channel; ``normalized`` is overwritten."""
+    weight = _positions_last(normalized.mul_(grad)).sum(2)
     return {"weight": _per_sample_sum(weight, n, weight.shape[1:]), "bias": _channel_bias(grad, n)}
 
 
