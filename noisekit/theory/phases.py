@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisekit.errors import InputError
+from noisekit.noise.readable import Readable
 from noisekit.theory.inputs import GAUSSIAN_SLOPE, Array, as_array
 from noisekit.theory.noise_moments import noise_scales
 
 FAR, INSIDE = 1.5, 1.0
 
 
-@dataclass(frozen=True)
-class SignSGDPhase:
+@dataclass(frozen=True, repr=False)
+class SignSGDPhase(Readable):
     """The phase of each coordinate: ``ratio`` Y and ``phase`` (1, 2 or 3), both (coordinate,).
 
     ``fraction`` is the share of coordinates in each phase, keys 1, 2, 3.
@@ -25,6 +26,10 @@ class SignSGDPhase:
     ratio: Array
     phase: NDArray[np.int64]
     fraction: dict[int, float]
+
+    def __str__(self) -> str:
+        shares = ", ".join(f"phase {k} {share:.0%}" for k, share in self.fraction.items())
+        return f"{self.phase.size} coordinates: {shares}"
 
 
 def signsgd_phase(gradient: Any, noise: Any, *, at: Any = None) -> SignSGDPhase:

@@ -14,7 +14,7 @@ from noisekit.noise.base import NoiseModel
 from noisekit.problems import Problem, Quadratic
 from noisekit.sde import SGDSDE, AdamSDE, OptimizerSDE, RMSpropSDE, SignSGDSDE, integrate
 from noisekit.theory.hyperparameters import check_hyperparameters
-from noisekit.theory.inputs import check_optimizer, check_positive
+from noisekit.theory.inputs import as_array, check_count, check_optimizer, check_positive
 from noisekit.theory.stationary import stationary_law
 from noisekit.theory.transient import steps_to_target, transient_law
 
@@ -80,9 +80,12 @@ def robustness(
     check_positive("target", target)
     if sweep not in ("noise", "df", "batch_size"):
         raise unknown_name("sweep", sweep, ("noise", "df", "batch_size"))
+    if not isinstance(optimizers, Mapping) or not all(isinstance(s, Mapping) for s in optimizers.values()):
+        raise InputError("optimizers: a dict from name to hyper-parameters is needed, {'sgd': {...}}.")
+    steps = check_count("steps", steps)
     run = _Run(target, steps, replicates, substeps, seed)
     rows = []
-    for value in values:
+    for value in as_array("values", values).reshape(-1).tolist():
         changed = _changed(noise, sweep, check_positive(f"value of the sweep {sweep!r}", value))
         for name, settings in optimizers.items():
             known = check_optimizer(name)

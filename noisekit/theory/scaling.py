@@ -109,11 +109,12 @@ def _rules(name: str, ratio: float, preset: Preset, momentum: bool) -> dict[str,
     rules["eps"] = times(1 / root)
     if preset == "fixed_lr":
         second = slow(root, "β₂")
-        rules |= {"alpha": second, "beta": second, "betas": lambda b: (b[0], second(b[1]))}
+        rules |= {"alpha": second, "beta": second}
+        rules["betas"] = lambda b: (b[0], second(b[1]))
     else:
         both = slow(ratio, "β₁"), slow(ratio, "β₂")
-        rules |= {key: slow(ratio, "β") for key in ("alpha", "beta")}
-        rules |= {"lr": times(root), "betas": lambda b: (both[0](b[0]), both[1](b[1]))}
+        rules |= {"lr": times(root), "alpha": slow(ratio, "β"), "beta": slow(ratio, "β")}
+        rules["betas"] = lambda b: (both[0](b[0]), both[1](b[1]))
     keeps_decay = preset == "sqrt" or (preset == "sde" and not name.endswith("w"))
     return rules if keeps_decay else rules | {"weight_decay": times(root)}
 

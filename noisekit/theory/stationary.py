@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from noisekit.errors import InputError, unknown_name
+from noisekit.noise.readable import Readable
 from noisekit.theory.fluctuations import fluctuation
 from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters, check_variant
 from noisekit.theory.inputs import Array, as_array, as_symmetric
@@ -18,8 +19,8 @@ from noisekit.theory.published import published_covariance
 Source = Literal["discrete", "sde", "published"]
 
 
-@dataclass(frozen=True)
-class StationaryLaw:
+@dataclass(frozen=True, repr=False)
+class StationaryLaw(Readable):
     """Mean and covariance of x∞, and what they cost.
 
     ``mean`` (d,), ``covariance`` (d, d), ``excess_loss`` = ½ Tr(H Cov) + ½ (mean − x*)ᵀH(mean − x*) in units
@@ -39,6 +40,16 @@ class StationaryLaw:
     relaxation_steps: float
     published_covariance: Array
     published_gap: float
+
+    def __str__(self) -> str:
+        spread = np.sqrt(np.diag(self.covariance))
+        source = f"{self.source} {self.variant}".rstrip()
+        gap = "" if np.isnan(self.published_gap) else f"; published form {self.published_gap:+.1%}"
+        return (
+            f"{self.optimizer} ({source}), {spread.size} coordinates: excess loss {self.excess_loss:.4g}, "
+            f"standard deviation {spread.min():.3g} to {spread.max():.3g}, "
+            f"relaxes in {self.relaxation_steps:.3g} steps{gap}"
+        )
 
 
 def stationary_law(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import erf
 
 from noisekit.errors import InputError
+from noisekit.noise.readable import Readable
 from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters
 from noisekit.theory.inputs import (
     Array,
@@ -27,8 +28,8 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
-@dataclass(frozen=True)
-class TransientLaw:
+@dataclass(frozen=True, repr=False)
+class TransientLaw(Readable):
     """E x and Var x at ``step`` (time,): ``mean`` and ``variance`` (time, d), ``covariance`` at the end.
 
     ``loss`` (time,) is E f = ½ Tr(H(Cov + mean meanᵀ)); ``time`` = η·step.
@@ -41,6 +42,12 @@ class TransientLaw:
     variance: Array
     covariance: Array
     loss: Array
+
+    def __str__(self) -> str:
+        return (
+            f"{self.optimizer}, {self.mean.shape[1]} coordinates, {len(self.step)} instants up to step "
+            f"{self.step[-1]}: mean loss {self.loss[0]:.4g} → {self.loss[-1]:.4g}"
+        )
 
 
 def transient_law(

@@ -32,6 +32,7 @@ def compare(
 
     Verdict: "held" if the mean relative gap is at most ``tolerance``, or cannot be told from zero with an
     error below it; "unclear" if the error is above ``tolerance`` and the gap is not resolved; else "missed".
+    It judges the mean over time; where a single instant is further off than ``tolerance``, the text says so.
 
     Args:
         prediction: SDE paths, observables (replicate, time).
@@ -47,12 +48,17 @@ def compare(
     Raises:
         InputError: no common step, an unknown observable, or fewer than two replicates that did not diverge.
     """
-    if not (0 < tolerance < 1):
+    if not isinstance(tolerance, int | float) or not 0 < tolerance < 1:
         raise InputError(f"tolerance = {tolerance}: a relative gap between 0 and 1 is needed, such as 0.05.")
+    for label, solution in (("prediction", prediction), ("reference", reference)):
+        if not isinstance(solution, Solution):
+            raise InputError(f"The {label} is a {type(solution).__name__}; a Solution is needed.")
     steps = common_steps(prediction, reference, refined)
     predicted, observed = (curves(s, observables, steps) for s in (prediction, reference))
     finer = curves(refined, observables, steps) if refined is not None else None
     names = _names(predicted, observed, observables)
+    if finer is not None and (missing := [name for name in names if name not in finer]):
+        raise InputError(f"The refined solution has no observable {missing[0]!r}; pass it the same ones.")
     return Comparison(
         optimizer=reference.optimizer,
         prediction_kind=prediction.kind,
@@ -62,7 +68,7 @@ def compare(
         time=_numpy(reference.time)[np.searchsorted(_numpy(reference.step), steps)],
         observables={
             name: compare_curves(
-                name, predicted[name], observed[name], finer[name] if finer else None, tolerance=tolerance
+                name, predicted[name], observed[name], finer and finer[name], tolerance=tolerance
             )
             for name in names
         },
@@ -83,6 +89,11 @@ def compare_curves(
 ) -> ObservableComparison:
     """Compare one observable given as (replicate, time) arrays of both ensembles; see :func:`compare`."""
     for values in (prediction, reference):
+        if values.ndim != 2 or values.shape[1:] != prediction.shape[1:]:
+            raise InputError(
+                f"Curves of {name!r} have the shapes {prediction.shape} and {reference.shape}; "
+                "(replicate, time) with the same instants is needed."
+            )
         if values.shape[0] < 2:
             raise InputError(
                 f"Observable {name!r} has {values.shape[0]} usable replicate(s); at least 2 are needed to "
@@ -130,6 +141,10 @@ def _judge(
     ratio_error: _Array,
     tolerance: float,
 ) -> tuple[Verdict, str]:
+    bad = ~(np.isfinite(gap) & np.isfinite(error))
+    if bad.any():
+        where = f"at {int(bad.sum())} of {len(bad)} instants"
+        return "unclear", f"{name} is infinite or NaN in some replicate {where}, where no gap exists."
     size = float(np.abs(reference).mean())
     if size == 0:
         return "unclear", f"The reference of {name} is zero throughout, so no relative gap exists."
@@ -143,7 +158,7 @@ def _judge(
         if resolved and step > share / 2:
             figures += ", so much of the gap may be the step size"
     figures += ")"
-    spread = _spread_sentence(ratio, ratio_error)
+    spread = _worst_sentence(gap, error, reference, tolerance) + _spread_sentence(ratio, ratio_error)
     if not resolved and noise > tolerance:
         return "unclear", f"Cannot tell: {figures}; run more replicates.{spread}"
     if not resolved:
@@ -153,6 +168,25 @@ def _judge(
     if share - 2 * noise <= tolerance:
         return "unclear", f"On the edge of {100 * tolerance:g} %: {figures}; run more replicates.{spread}"
     return "missed", f"Missed: {figures}.{spread}"
+
+
+def _worst_sentence(gap: _Array, error: _Array, reference: _Array, tolerance: float) -> str:
+    """Say the largest gap beyond ``tolerance`` of the reference there, which an average over time hides.
+
+    Only gaps of three errors count, as the largest of many is picked; of an observable that changes sign
+    the gap is taken over its mean size, as it would be infinite at zero.
+    """
+    size = np.abs(reference)
+    if not ((reference > 0).all() or (reference < 0).all()):
+        size = np.full_like(size, size.mean())
+    share = np.where(np.abs(gap) > 3 * error, np.abs(gap) / size, 0)
+    worst = int(share.argmax())
+    if share[worst] <= tolerance:
+        return ""
+    return (
+        f" At instant {worst} of {len(gap) - 1} the gap is largest: {100 * share[worst]:.2g} ± "
+        f"{100 * error[worst] / size[worst]:.1g} % of its value there."
+    )
 
 
 def _spread_sentence(ratio: _Array, error: _Array) -> str:
@@ -168,16 +202,18 @@ def _spread_sentence(ratio: _Array, error: _Array) -> str:
 
 def _moments(values: _Array) -> tuple[_Array, _Array, _Array]:
     mean = values.mean(axis=0)
-    centred = values - mean
-    variance = (centred**2).mean(axis=0)
-    kurtosis = _divide((centred**4).mean(axis=0), variance**2)
-    return mean, values.std(axis=0, ddof=1), kurtosis
+    with np.errstate(invalid="ignore"):  # ∞ − ∞, of which the verdict speaks
+        centred = values - mean
+        variance = (centred**2).mean(axis=0)
+        kurtosis = _divide((centred**4).mean(axis=0), variance**2)
+        return mean, values.std(axis=0, ddof=1), kurtosis
 
 
 def _divide(numerator: _Array, denominator: _Array) -> _Array:
     """Return the quotient, NaN where the denominator is zero (at t = 0 all replicates are equal)."""
     result = np.full(np.broadcast(numerator, denominator).shape, np.nan)
-    return np.divide(numerator, denominator, out=result, where=denominator > 0)
+    with np.errstate(invalid="ignore"):  # ∞/∞
+        return np.divide(numerator, denominator, out=result, where=denominator > 0)
 
 
 def common_steps(*solutions: Solution | None) -> NDArray[np.int64]:
@@ -214,9 +250,21 @@ def curves(
             )
         x = solution.state["x"][:, index.to(solution.state["x"].device)]
         flat = x.reshape(-1, x.shape[-1])
-        found = {name: f(flat).reshape(x.shape[:2]) for name, f in observables.items()}
+        found = {name: _evaluate(name, f, flat).reshape(x.shape[:2]) for name, f in observables.items()}
         return {name: _numpy(values)[keep.numpy()] for name, values in found.items()}
     return {name: _numpy(values)[keep.numpy()][:, index] for name, values in solution.observables.items()}
+
+
+def _evaluate(name: str, function: Observable, x: torch.Tensor) -> torch.Tensor:
+    if not callable(function):
+        raise InputError(f"Observable {name!r} is a {type(function).__name__}; a function of x is needed.")
+    values = function(x)
+    if values.shape != x.shape[:1]:
+        raise InputError(
+            f"Observable {name!r} returned the shape {tuple(values.shape)} for x {tuple(x.shape)}; one value "
+            "a replicate is needed."
+        )
+    return values
 
 
 def _numpy(values: torch.Tensor) -> _Array:
@@ -238,6 +286,8 @@ def _names(
         return common
     if isinstance(observables, str):
         observables = [observables]
+    if not observables:
+        raise InputError("observables is empty; name at least one, or leave it out to compare all.")
     for name in observables:
         if name not in common:
             raise unknown_name("observable in both solutions", name, common)

@@ -9,11 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from noisekit.noise.readable import Readable
+
 Verdict = Literal["held", "unclear", "missed"]
 
 
-@dataclass(frozen=True)
-class ObservableComparison:
+@dataclass(frozen=True, repr=False)
+class ObservableComparison(Readable):
     """One observable of both ensembles over time; every array is (time,).
 
     ``gap`` = prediction mean − reference mean; ``standard_error`` its Monte-Carlo error,
@@ -39,6 +41,13 @@ class ObservableComparison:
     reference_kurtosis: NDArray[np.float64]
     verdict: Verdict
     verdict_text: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.verdict_text}\n  {self.name} at the end: {self.prediction_mean[-1]:.4g} ± "
+            f"{self.prediction_std[-1]:.2g} predicted, {self.reference_mean[-1]:.4g} ± "
+            f"{self.reference_std[-1]:.2g} in the reference (± is one standard deviation)"
+        )
 
     @property
     def _size(self) -> float:
@@ -77,8 +86,8 @@ class ObservableComparison:
         return float(np.exp(np.log(ratio).mean())) if ratio.size else float("nan")
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Readable):
     """A prediction beside a reference: the observables, who ran, and a verdict in plain words.
 
     ``step`` and ``time`` = η·step are (time,), the saved instants that both have. Replicates that diverged
@@ -97,6 +106,16 @@ class Comparison:
     n_diverged_prediction: int
     n_diverged_reference: int
 
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                f"{self.verdict}, {self.optimizer}: {self.n_prediction} {self.prediction_kind} paths beside "
+                f"{self.n_reference} {self.reference_kind} runs at {len(self.step)} instants up to step "
+                f"{self.step[-1]}",
+                *(f"  {line}" for line in self._sentences),
+            ]
+        )
+
     def __getitem__(self, name: str) -> ObservableComparison:
         return self.observables[name]
 
@@ -111,6 +130,10 @@ class Comparison:
     @property
     def verdict_text(self) -> str:
         """The verdicts of all observables, and what to know about the two ensembles."""
+        return " ".join(self._sentences)
+
+    @property
+    def _sentences(self) -> list[str]:
         lines = [o.verdict_text for o in self.observables.values()]
         if self.prediction_kind == "surrogate":
             lines.append(
@@ -122,7 +145,7 @@ class Comparison:
                 f"{self.n_diverged_reference} of {self.n_reference} reference runs diverged; "
                 "means are over the others."
             )
-        return " ".join(lines)
+        return lines
 
     @property
     def _divergence_differs(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +10,12 @@ from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
 from noisekit.errors import InputError, unknown_name
+from noisekit.noise.readable import Readable
 from noisekit.sde.solution import Solution
 
 
-@dataclass(frozen=True)
-class HittingTimeComparison:
+@dataclass(frozen=True, repr=False)
+class HittingTimeComparison(Readable):
     """Hitting times of both ensembles, in optimizer steps, (replicate,), inf where never within the run.
 
     ``distance`` is the largest difference of the two distribution functions (Kolmogorov–Smirnov) and
@@ -28,9 +30,18 @@ class HittingTimeComparison:
     distance: float
     p_value: float
 
+    def __str__(self) -> str:
+        return (
+            f"level {self.level:g}: median step {self.prediction_median:g} predicted, "
+            f"{self.reference_median:g} in the reference; distance of the laws {self.distance:.3g}, "
+            f"p = {self.p_value:.2g}"
+        )
+
 
 def hitting_times(solution: Solution, level: float, *, observable: str = "loss") -> NDArray[np.float64]:
     """Return the first saved step with the observable at most ``level``, (replicate,); inf if never."""
+    if not isinstance(level, int | float) or not math.isfinite(level):
+        raise InputError(f"level = {level!r}: a finite number is needed, in units of the observable.")
     if observable not in solution.observables:
         raise unknown_name("observable in the solution", observable, solution.observables)
     below = (solution.observables[observable] <= level).cpu().numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisekit.errors import InputError
+from noisekit.noise.readable import Readable
 from noisekit.sde.solution import Solution
 from noisekit.validation.compare import common_steps, curves
 
 _Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class WeakOrder:
+@dataclass(frozen=True, repr=False)
+class WeakOrder(Readable):
     """Largest gaps over time, ``gap`` (learning rate,), with Monte-Carlo errors, and their log–log slope.
 
     ``slope_error`` is the larger of what the Monte-Carlo errors allow and what the scatter about the line
@@ -36,6 +38,12 @@ class WeakOrder:
     def resolved(self) -> bool:
         """Whether every gap is at least twice its Monte-Carlo error."""
         return bool((self.gap > 2 * self.gap_error).all())
+
+    def __str__(self) -> str:
+        gaps = ", ".join(f"{g:.2g} at {r:g}" for r, g in zip(self.learning_rate, self.gap, strict=True))
+        doubt = "" if self.resolved else "; some gap is within its Monte-Carlo error: take more replicates"
+        slope = f"slope {self.slope:.2f} ± {self.slope_error:.2f}"
+        return f"{slope} of {self.observable or 'the gap'}: {gaps}{doubt}"
 
 
 def weak_order(
@@ -66,18 +74,27 @@ def weak_order(
 
     Source: Kloeden and Platen 1992 (weak order); Li, Tai, E 2019, arXiv 1811.01558 (of optimizer SDEs).
     """
-    rates = np.sort(np.asarray(learning_rates, dtype=np.float64))[::-1]
-    if len(rates) < 4 or (rates <= 0).any() or len(np.unique(rates)) < len(rates):
+    try:
+        rates = np.sort(np.asarray(learning_rates, dtype=np.float64))[::-1]
+    except (TypeError, ValueError):
+        raise InputError(f"learning_rates = {learning_rates!r}: numbers are needed.") from None
+    if rates.ndim != 1 or len(rates) < 4 or not (rates > 0).all() or len(np.unique(rates)) < len(rates):
         raise InputError(
             f"learning_rates = {list(learning_rates)}: at least 4 different positive ones are needed."
         )
-    found = [_largest_gap(prediction(float(r)), reference(float(r)), observable, paired) for r in rates]
+    found = [_largest_gap(r, prediction(r), reference(r), observable, paired) for r in rates.tolist()]
     gap, error = (np.array(column) for column in zip(*found, strict=True))
     return fit_order(rates, gap, error, observable=observable)
 
 
 def fit_order(learning_rates: _Array, gap: _Array, gap_error: _Array, *, observable: str = "") -> WeakOrder:
     """Fit log gap = slope · log η + c by least squares weighted with the Monte-Carlo errors."""
+    columns = (learning_rates, gap, gap_error)
+    learning_rates, gap, gap_error = (np.asarray(column, dtype=np.float64) for column in columns)
+    if not learning_rates.shape == gap.shape == gap_error.shape or gap.size < 2:
+        raise InputError("learning_rates, gap and gap_error must have one value each for two rates or more.")
+    if not (np.isfinite(gap) & np.isfinite(gap_error) & (learning_rates > 0)).all():
+        raise InputError("A gap is not finite or a learning rate not positive; no slope can be fitted.")
     if (gap <= 0).any():
         raise InputError(
             "A gap is zero: prediction and reference are the same runs, and no order can be seen."
@@ -103,11 +120,16 @@ def fit_order(learning_rates: _Array, gap: _Array, gap_error: _Array, *, observa
 
 
 def _largest_gap(
-    prediction: Solution, reference: Solution, observable: str, paired: bool
+    rate: float, prediction: Solution, reference: Solution, observable: str, paired: bool
 ) -> tuple[float, float]:
     steps = common_steps(prediction, reference)
     found = []
     for solution in (prediction, reference):
+        if not math.isclose(solution.learning_rate, rate, rel_tol=1e-6):
+            raise InputError(
+                f"A solution for the learning rate {rate:g} was made with {solution.learning_rate:g}; "
+                "use the rate that the function is given."
+            )
         if observable not in solution.observables:
             raise InputError(
                 f"A solution has no observable {observable!r}, only {sorted(solution.observables)}; pass it "

@@ -24,6 +24,7 @@ def test_phase_by_the_ratio_of_gradient_and_noise():
     np.testing.assert_allclose(found.ratio[:3], ratio, rtol=1e-9)
     np.testing.assert_array_equal(found.phase, [1, 2, 3, 1])
     assert found.fraction == {1: 0.5, 2: 0.25, 3: 0.25}
+    assert repr(found) == "SignSGDPhase: 4 coordinates: phase 1 50%, phase 2 25%, phase 3 25%"
     model = signsgd_phase(gradient[:3], GaussianNoise(scale=torch.tensor(std[:3])))
     np.testing.assert_allclose(model.ratio, ratio, rtol=1e-6)
 

@@ -156,6 +156,10 @@ def test_bad_input():
         robustness(QUADRATIC, student, OPTIMIZERS, sweep="nois", values=[1], **arguments)
     with pytest.raises(InputError, match="value of the sweep"):
         robustness(QUADRATIC, student, OPTIMIZERS, sweep="noise", values=[0.0], **arguments)
+    with pytest.raises(InputError, match="values is empty"):
+        robustness(QUADRATIC, student, OPTIMIZERS, sweep="noise", values=[], **arguments)
+    with pytest.raises(InputError, match="a dict from name"):
+        robustness(QUADRATIC, student, ["sgd"], sweep="noise", values=[1.0], **arguments)
     with pytest.raises(InputError, match="no learning_rate"):
         robustness(QUADRATIC, student, {"sgd": {}}, sweep="noise", values=[1.0], **arguments)
     wrong = {"sgd": {"learning_rate": 0.1, "momntum": 0.9}}

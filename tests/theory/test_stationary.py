@@ -267,3 +267,10 @@ def test_instability_is_told_from_what_only_leaves_the_linearisation():
         stationary_law("sgd", [30.0], [1.0], 0.1)
     with pytest.raises(InputError, match="outside the range of its linearisation"):
         stationary_law("rmsprop", [30.0], [1.0], 0.1)
+
+
+def test_a_law_prints_in_a_line():
+    law = stationary_law("sgd", [1.0, 4.0], [1.0, 1.0], 0.1)
+    assert repr(law).startswith("StationaryLaw: sgd (discrete), 2 coordinates: excess loss 0.05757, ")
+    assert "published form -13.1%" in repr(law)  # 1 − .05/.0576
+    assert "published" not in repr(stationary_law("sgd", [1.0], [1.0], 0.1, momentum=0.5))

@@ -85,6 +85,9 @@ def test_steps_to_target_interpolates():
     exact = math.log(0.01 / 0.5) / (2 * math.log(0.9))  # ½(1 − η)^{2k} = 0.01
     assert steps_to_target(law, 0.01) == pytest.approx(exact, abs=0.5)
     assert steps_to_target(law, 1.0) == 0
+    assert repr(law).startswith(
+        "TransientLaw: sgd, 1 coordinates, 101 instants up to step 100: mean loss 0.5"
+    )
     assert steps_to_target(law, 1e-30) == math.inf
 
 

@@ -79,6 +79,40 @@ def test_verdicts(mean, std, replicates, verdict, words):
     assert words in result.verdict_text
 
 
+def test_one_bad_instant_is_said_where_the_average_holds():
+    p, r = ensemble(1.0, 0.01, 100, 5), ensemble(1.0, 0.01, 100, 6)
+    for solution, end in ((p, 0.013), (r, 0.01)):  # a steep curve: 30 % off at its bottom
+        solution.observables["loss"][:, -1] = end + solution.observables["loss"][:, -1] * 0.01 - 0.01
+    result = compare(p, r)
+    assert result.verdict == "held"
+    assert "At instant 10 of 10 the gap is largest: 30" in result.verdict_text
+    assert "largest" not in compare(p, r, tolerance=0.9).verdict_text
+    crossing = compare_curves("x", np.array(2 * [[1.0, 0.1, -1.0]]), np.array(2 * [[1.0, 0.0, -1.0]]))
+    assert "largest: 15 ± 0 %" in crossing.verdict_text  # .1 over the mean size ⅔
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_finite_never_hold(bad):
+    p, r = ensemble(1.0, 0.1, 50, 1), ensemble(1.0, 0.1, 50, 2)
+    r.observables["loss"][7, 3] = bad
+    result = compare(p, r)
+    assert result.verdict == "unclear"
+    assert "infinite or NaN in some replicate at 1 of 11 instants" in result.verdict_text
+
+
+def test_results_print_as_sentences():
+    p, r = ensemble(1.0, 0.1, 50, 1), ensemble(1.0, 0.1, 50, 2, kind="optimizer")
+    result = compare(p, r)
+    assert str(result).startswith(
+        "held, sgd: 50 sde paths beside 50 optimizer runs at 11 instants up to step 10"
+    )
+    assert result["loss"].verdict_text in repr(result)
+    assert "loss at the end: " in repr(result["loss"])
+    assert "mean loss: " in repr(p)
+    assert "x (50, 11, 1)" in repr(p)
+    assert len(repr(result)) + len(repr(p)) < 600
+
+
 def test_wrong_spread_is_said_even_where_the_mean_is_right():
     result = compare(ensemble(1.0, 0.1, 400, 5), ensemble(1.0, 0.5, 400, 6))
     assert "standard deviation is too small: 0.2" in result.verdict_text
@@ -144,5 +178,17 @@ def test_bad_input():
         compare(p, ensemble(1.0, 0.1, 10, 1, rate=0.2))
     with pytest.raises(InputError, match="No observable in common"):
         compare(p, ensemble(1.0, 0.1, 10, 1, name="accuracy"))
+    for change, words in (
+        ({"prediction": None}, "NoneType; a Solution"),
+        ({"observables": []}, "observables is empty"),
+        ({"observables": {"x": lambda x: x.expand(-1, 2)}}, "one value a replicate"),
+        ({"observables": {"x": 3}}, "a function of x"),
+        ({"refined": ensemble(1.0, 0.1, 10, 1, name="accuracy")}, "refined solution has no observable"),
+        ({"tolerance": "tight"}, "tolerance = tight"),
+    ):
+        with pytest.raises(InputError, match=words):
+            compare(**({"prediction": p, "reference": p} | change))
+    with pytest.raises(InputError, match="same instants"):
+        compare_curves("x", np.ones((3, 4)), np.ones((3, 5)))
     with pytest.raises(InputError, match="tolerance = 5"):
         compare(p, p, tolerance=5)

@@ -35,6 +35,7 @@ def test_first_saved_step_at_or_below_the_level():
     result = compare_hitting_times(paths, paths, 2.0)
     assert result.distance == 0
     assert result.prediction_median == 10
+    assert repr(result).startswith("HittingTimeComparison: level 2: median step 10 predicted, 10 in the")
 
 
 def test_sgd_and_its_sde_share_the_law_and_a_noiseless_one_does_not():
@@ -59,5 +60,7 @@ def test_bad_input():
     a, b = solution([[1.0, 2.0]], [0, 10]), solution([[1.0, 2.0]], [0, 20])
     with pytest.raises(InputError, match="same saved steps"):
         compare_hitting_times(a, b, 1.0)
+    with pytest.raises(InputError, match="level = nan"):
+        compare_hitting_times(a, a, math.nan)
     with pytest.raises(InputError, match="Did you mean 'loss'"):
         hitting_times(a, 1.0, observable="lass")

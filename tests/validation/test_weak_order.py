@@ -1,5 +1,7 @@
 """The slope of the gap over the learning rate: of known curves, and of SDEs against torch's optimizers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -165,13 +167,23 @@ def test_fit_recovers_a_known_slope_and_its_error(order):
     assert np.median(errors) == pytest.approx(np.std(slopes), rel=0.2)
     assert fit.resolved
     assert not fit_order(rates, exact, exact).resolved
+    assert "take more replicates" in repr(fit_order(rates, exact, exact))
+    assert f"slope {order:.2f} ± " in repr(fit_order(rates, exact, 0.01 * exact))
 
 
 def test_bad_input():
     with pytest.raises(InputError, match="at least 4"):
         weak_order(lambda r: None, lambda r: None, [0.1, 0.2, 0.2, 0.4])
+    with pytest.raises(InputError, match="at least 4"):
+        weak_order(lambda r: None, lambda r: None, [0.1, 0.2, 0.3, float("nan")])
+    with pytest.raises(InputError, match="not finite"):
+        fit_order(RATES, [1.0, 1.0, 1.0, float("nan")], np.ones(4))
+    with pytest.raises(InputError, match="one value each"):
+        fit_order(RATES, np.ones(3), np.ones(4))
     with pytest.raises(InputError, match="A gap is zero"):
         fit_order(np.array(RATES), np.zeros(4), np.zeros(4))
     runs = simulate_coupled(BOWL, lambda p: torch.optim.SGD(p, lr=0.1), BOWL.x0, NOISE, steps=2, replicates=3)
+    with pytest.raises(InputError, match=r"0\.2 was made with 0\.1"):
+        weak_order(lambda r: runs, lambda r: runs, [0.2, 0.15, 0.1, 0.05])
     with pytest.raises(InputError, match="no observable 'loss'"):
-        weak_order(lambda r: runs, lambda r: runs, RATES)
+        weak_order(lambda r: replace(runs, learning_rate=r), lambda r: replace(runs, learning_rate=r), RATES)
