@@ -20,7 +20,6 @@ from noisekit.study.equations import build_optimizer, build_sde, study_noise
 from noisekit.study.parallel import Counter, run_tasks, workers_for
 from noisekit.study.progress import bar
 from noisekit.study.seeds import stage_seed
-from noisekit.study.shared_moments import SharedMoments
 from noisekit.validation import Comparison, compare
 
 
@@ -81,12 +80,9 @@ def _refuse_divergence(name: str, runs: Solution, config: StudyConfig, *, most: 
         )
 
 
-def _own(problem: Problem, name: str) -> Problem:
+def _own(problem: Problem) -> Problem:
     """Return a copy for one task: evaluating a network puts parameters into its modules for a moment."""
-    own = copy.deepcopy(problem)
-    if name not in ("sgd", "signsgd") and isinstance(own, SampledProblem):
-        return SharedMoments(own)
-    return own
+    return copy.deepcopy(problem)
 
 
 def _observables(problem: Problem, x: Tensor, count: Callable[[int], Any]) -> dict[str, Observable]:
@@ -113,7 +109,7 @@ def _run(
     name: str, problem: Problem, start: State, x: Tensor, config: StudyConfig, counter: Counter
 ) -> Solution:
     """Return the real runs, from ``start`` on."""
-    own = _own(problem, name)
+    own = _own(problem)
     return _simulate(
         name,
         own,
@@ -150,7 +146,7 @@ def _predict(
     name: str, problem: Problem, start: State, x: Tensor, config: StudyConfig, substeps: int, counter: Counter
 ) -> Solution:
     """Return SDE paths from ``start`` on."""
-    own = _own(problem, name)
+    own = _own(problem)
     solution = integrate(
         build_sde(name, own, study_noise(name, own, config), config),
         start["x"],

@@ -18,7 +18,6 @@ from noisekit.study.predictions import predict
 from noisekit.study.presets import with_preset
 from noisekit.study.problem import first_samples
 from noisekit.study.seeds import stage_seed
-from noisekit.study.shared_moments import SharedMoments
 from noisekit.study.sharpness import sharpness
 from noisekit.study.training import minibatches
 from noisekit.study.trajectories import compare_optimizers
@@ -160,20 +159,6 @@ def test_minibatches_of_signsgd_keep_their_own_law():
     problem = load_study_problem("breast-cancer-mlp", StudyConfig())
     assert study_noise("signsgd", problem, SMALL).law == "empirical"
     assert study_noise("adam", problem, SMALL).law == "gaussian"
-
-
-def test_shared_moments_are_those_of_the_problem_and_follow_changes_in_place():
-    problem = load_study_problem("breast-cancer-mlp", StudyConfig())
-    calls = []
-    moments = problem.gradient_moments
-    problem.gradient_moments = lambda x: calls.append(1) or moments(x)
-    shared = SharedMoments(problem)
-    x = problem.x0.repeat(2, 1)
-    for _ in range(2):
-        torch.testing.assert_close(shared.gradient(x), problem.gradient(x))
-        torch.testing.assert_close(shared.gradient_moments(x)[1], moments(x)[1])
-        x.mul_(0.5)
-    assert len(calls) == 2
 
 
 def test_threads_change_no_number(bowl, monkeypatch):
