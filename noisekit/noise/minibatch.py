@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError, unknown_name
-from noisekit.noise.base import NoiseModel, check_batch_size
+from noisekit.noise.base import NoiseModel, check_batch_size, check_dimension
 from noisekit.noise.gaussian import safe_scale
 from noisekit.problems.base import SampledProblem
 
@@ -67,6 +67,7 @@ class MinibatchNoise(NoiseModel):
         self.law = law
         self.draws = draws
         self.replacement = replacement
+        self._n_coordinates = len(problem.x0)
         self._cache = _AtPoint()
 
     @property
@@ -83,14 +84,14 @@ class MinibatchNoise(NoiseModel):
         return (second - mean.square()).clamp(min=0) * (self.correction / self.batch_size)
 
     def sqrt_covariance_product(self, x: Tensor, z: Tensor) -> Tensor:
-        return self.problem.weighted_gradient(x, self._noise_weights(z))
+        return self.problem.weighted_gradient(x, self._noise_weights(x, z))
 
     def drift_and_noise(self, x: Tensor, z: Tensor, drift_weight: float, noise_weight: float) -> Tensor:
         """Return drift_weight·∇f(x) + noise_weight·Σ(x)^{1/2}z from one weighted backward pass.
 
         For an Euler step of the SGD SDE the weights are −dt and √(η dt).
         """
-        weights = self._noise_weights(z).mul_(noise_weight).add_(drift_weight / self.problem.n_samples)
+        weights = self._noise_weights(x, z).mul_(noise_weight).add_(drift_weight / self.problem.n_samples)
         return self.problem.weighted_gradient(x, weights)
 
     def expected_sign(self, x: Tensor, gradient: Tensor) -> Tensor:
@@ -129,7 +130,8 @@ class MinibatchNoise(NoiseModel):
             self.problem, batch_size, law=self.law, draws=self.draws, replacement=self.replacement
         )
 
-    def _noise_weights(self, z: Tensor) -> Tensor:
+    def _noise_weights(self, x: Tensor, z: Tensor) -> Tensor:
+        check_dimension(self._n_coordinates, x, "MinibatchNoise")
         n = self.problem.n_samples
         if z.shape[-1] != n:
             raise InputError(f"z has {z.shape[-1]} normals a replicate; this noise needs one a sample, {n}.")
@@ -139,6 +141,7 @@ class MinibatchNoise(NoiseModel):
         found = self._cache.get(x, "mean"), self._cache.get(x, "second")
         if found[0] is not None and found[1] is not None:
             return found[0], found[1]
+        check_dimension(self._n_coordinates, x, "MinibatchNoise")
         mean, second = self.problem.gradient_moments(x)
         self._cache.put(x, mean=mean, second=second)
         return mean, second

@@ -1,7 +1,7 @@
 """Accuracy and speed of the noise fits and the tail index, on simulated truth.
 
-    python scripts/benchmarks/noise.py             # every table, about two minutes on one core
-    python scripts/benchmarks/noise.py fit speed   # some: fit interval select traps tail stable joint speed
+    python scripts/benchmarks/noise.py             # every table, about three minutes on one core
+    python scripts/benchmarks/noise.py fit speed   # some, by their names at the end of this file
 
 Every table names its sample sizes. Times are CPU times of one thread; scipy's loop runs on a few coordinates,
 alternating with noisekit, and is scaled up.
@@ -124,6 +124,26 @@ def stable_table() -> None:
     )
 
 
+def pooled_table() -> None:
+    print("\nTail index pooled over 30 coordinates of unequal scale, gpd: median α, coverage (60 data sets)")
+    print(f"{'n':>7}{'df':>6}{'independent':>18}{'one radius for all':>22}")
+    for n in (500, 2000):
+        for df in (2.0, 3.0, 5.0):
+            cells = []
+            for width in (30, 1):
+                alphas, covered = [], []
+                for seed in range(60):
+                    generator = np.random.default_rng(seed)
+                    radius = np.sqrt(df / generator.chisquare(df, (n, width)))
+                    x = generator.standard_normal((n, 30)) * radius * generator.lognormal(size=30)
+                    tail = tail_index(x, pooled=True)
+                    low, high = tail.interval[0].tolist()
+                    alphas.append(tail.alpha.item())
+                    covered.append(low <= df <= high)
+                cells.append(f"{np.median(alphas):12.2f}{np.mean(covered):6.2f}")
+            print(f"{n:7}{df:6}" + "    ".join(cells))
+
+
 def _tail_cell(x: Array, alpha: float, estimator: str) -> str:
     tail = tail_index(x, estimator=estimator)  # type: ignore[arg-type]
     covered = (tail.interval[:, 0] <= alpha) & (alpha <= tail.interval[:, 1])
@@ -195,6 +215,7 @@ TABLES: dict[str, Callable[[], None]] = {
     "select": select_table,
     "traps": trap_table,
     "tail": tail_table,
+    "pooled": pooled_table,
     "stable": stable_table,
     "joint": joint_table,
     "speed": speed_table,

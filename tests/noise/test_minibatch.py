@@ -177,6 +177,7 @@ def test_whole_data_set_without_replacement_has_no_noise():
         (lambda: MinibatchNoise(regression(), 4, law="gausian"), "Did you mean 'gaussian'"),
         (lambda: MinibatchNoise(regression(), N + 1, replacement=False), "exceeds the 40 samples"),
         (lambda: MinibatchNoise(regression(), 4, draws=0), "minibatches, at least 1"),
+        (lambda: MinibatchNoise(regression(), 4).variance(two_points()[:, :2]), "but x has 2"),
         (
             lambda: MinibatchNoise(regression(), 4).sqrt_covariance_product(two_points(), two_points()),
             "one a sample, 40",
