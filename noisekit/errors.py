@@ -33,6 +33,12 @@ class FileFormatError(NoisekitError):
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
     """Return the error for an unknown ``name`` of some ``kind``, naming the nearest and all valid ones."""
     known = sorted(known)
-    nearest = get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return InputError(f"There is no {kind} {str(name)!r}.{hint} Known: {', '.join(known)}.")
+    return InputError(
+        f"There is no {kind} {str(name)!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
+    )
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return the question that names the nearest of ``known``, with a space before it, or the empty text."""
+    nearest = get_close_matches(str(name), sorted(known), n=1, cutoff=0.5)
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""

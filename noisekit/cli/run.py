@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from noisekit.cli.command import Command, log, print_json, print_table, rows
+from noisekit.errors import InputError
 from noisekit.study.config import StudyConfig
 from noisekit.study.presets import with_preset
 
@@ -37,18 +38,13 @@ class Run(Command):
     """Replace files that exist."""
 
     def run(self) -> int:
-        from noisekit.results.io import check_output, save_tree
+        from noisekit.results.io import save_tree
         from noisekit.results.summary import summary
 
         study = with_preset(self.problem, self.study)
         study.check()
         command = self.command(study)
-        output = self.output or free_name(Path(FOLDER), _stem(self.problem), overwrite=self.overwrite)
-        page = self.report or output.with_suffix(".html")
-        if self.output is not None:
-            check_output(output, overwrite=self.overwrite)
-        if not self.no_report and (self.report is not None or self.output is not None):
-            check_output(page, overwrite=self.overwrite, suffixes=(".html", ".htm"))
+        output, page = self._targets()
 
         from noisekit.study import load_study_problem, run_study
 
@@ -76,6 +72,25 @@ class Run(Command):
         if not self.no_report:
             print(f"Report: {page}")
         return 0
+
+    def _targets(self) -> tuple[Path, Path]:
+        """Return the data file and the page, both of which can be written; asked before the work begins."""
+        from noisekit.results.io import check_output, check_place
+
+        if self.output is not None:
+            output = check_output(self.output, overwrite=self.overwrite)
+        else:
+            folder = Path(FOLDER)
+            if folder.is_file():
+                raise InputError(
+                    f"{FOLDER} is a file, and runs go into a folder of that name; give --output."
+                )
+            check_place(folder, overwrite=True)
+            output = free_name(folder, _stem(self.problem), overwrite=self.overwrite)
+        page = self.report or output.with_suffix(".html")
+        if not self.no_report and (self.report is not None or self.output is not None):
+            check_output(page, overwrite=self.overwrite, suffixes=(".html", ".htm"))
+        return output, page
 
     def command(self, study: StudyConfig) -> str:
         """Return the line that repeats ``study``; of a user's own file only the name is kept."""

@@ -15,11 +15,12 @@ import xarray as xr
 
 from noisekit.errors import InputError, NoisekitError, unknown_name
 from noisekit.results.attributes import to_json
-from noisekit.results.io import save_tree
+from noisekit.results.io import check_place, save_tree
 
 Format = Literal["netcdf", "zarr", "csv", "parquet"]
 FORMATS: dict[str, str] = {"netcdf": ".nc", "zarr": ".zarr", "csv": "", "parquet": ""}
 """Formats and the suffix of what they write; without one they write a folder."""
+ATTRIBUTES = "attributes.json"
 
 
 def export_tree(
@@ -56,7 +57,7 @@ def export_tree(
             else:
                 table.to_parquet(partial / f"{name}.parquet", index=False)
         attributes = {node.path: dict(node.attrs) for node in tree.subtree}
-        (partial / "attributes.json").write_text(to_json(attributes), encoding="utf-8")
+        (partial / ATTRIBUTES).write_text(to_json(attributes), encoding="utf-8")
         if path.exists():
             shutil.rmtree(path)
         partial.rename(path)
@@ -92,12 +93,16 @@ def _table(data: xr.Dataset, axes: tuple[str, ...]) -> pd.DataFrame:
 
 
 def _check_folder(path: Path, overwrite: bool) -> Path:
-    if not path.parent.is_dir():
-        raise InputError(f"The folder {path.parent} does not exist; make it first or choose another.")
+    check_place(path, overwrite=overwrite)
     if path.is_file():
         raise InputError(f"{path} is a file, and tables go into a folder; choose another name.")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; choose another name or allow overwriting.")
-    if path.exists() and any(p.suffix not in (".csv", ".parquet", ".json") for p in path.iterdir()):
+    if path.exists() and not _is_export(path):
         raise InputError(f"{path} holds files that no export wrote; choose another name.")
     return path
+
+
+def _is_export(folder: Path) -> bool:
+    names = {p.name for p in folder.iterdir()}
+    if not names:
+        return True
+    return ATTRIBUTES in names and all(n.endswith((".csv", ".parquet")) for n in names - {ATTRIBUTES})

@@ -17,7 +17,7 @@ from noisekit.errors import FileFormatError, InputError, NoisekitError
 from noisekit.results.attributes import storable
 from noisekit.results.schema import SCHEMA
 from noisekit.results.validate import validate
-from noisekit.results.zarr_codecs import refuse_unsafe_codecs
+from noisekit.results.zarr_codecs import METADATA, refuse_unsafe_codecs
 
 NETCDF_SUFFIXES = (".nc", ".nc4")
 ZARR_SUFFIX = ".zarr"
@@ -64,13 +64,24 @@ def check_output(
             f"{path} has the suffix {path.suffix!r}; it needs one of {', '.join(suffixes)}, "
             "which chooses the format."
         )
+    if path.suffix == ZARR_SUFFIX and not importlib.util.find_spec("zarr"):
+        raise NoisekitError(f"{path} needs the package zarr to be written: pip install 'noisekit[zarr]'.")
+    check_place(path, overwrite=overwrite)
+    if path.exists() and path.is_dir() != (path.suffix == ZARR_SUFFIX):
+        raise InputError(f"{path} is a {'folder' if path.is_dir() else 'file'}; choose another name.")
+    if path.is_dir() and not any((path / name).exists() for name in METADATA):
+        raise InputError(f"{path} is a folder but no zarr store; choose another name.")
+    return path
+
+
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Raise InputError unless ``path`` is free, or may be replaced, in a folder that can be written to."""
     if not path.parent.is_dir():
         raise InputError(f"The folder {path.parent} does not exist; make it first or choose another.")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; choose another name or allow overwriting.")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"The folder {path.parent} cannot be written to; choose another.")
-    return path
 
 
 def open_tree(path: str | os.PathLike[str]) -> xr.DataTree:
@@ -91,7 +102,7 @@ def open_tree(path: str | os.PathLike[str]) -> xr.DataTree:
     if is_zarr:
         if not importlib.util.find_spec("zarr"):
             raise NoisekitError(
-                f"{path} is a zarr store, and zarr is not installed: pip install noisekit[zarr]."
+                f"{path} is a zarr store, and zarr is not installed: pip install 'noisekit[zarr]'."
             )
         refuse_unsafe_codecs(path)
     try:
@@ -140,8 +151,6 @@ def _writable(tree: xr.DataTree) -> xr.DataTree:
 
 def _write(tree: xr.DataTree, path: Path, suffix: str) -> None:
     if suffix == ZARR_SUFFIX:
-        if not importlib.util.find_spec("zarr"):
-            raise NoisekitError("Writing zarr needs the package zarr: pip install noisekit[zarr].")
         # Version 2 of the format: version 3 has no agreed way to write text coordinates.
         tree.to_zarr(path, zarr_format=2, consolidated=True)
     else:

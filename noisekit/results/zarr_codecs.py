@@ -9,14 +9,15 @@ from typing import Any
 
 from noisekit.errors import FileFormatError
 
-_METADATA = {".zarray", ".zmetadata", "zarr.json"}
+METADATA = {".zarray", ".zgroup", ".zmetadata", "zarr.json"}
+"""Names of the files that describe a store or a part of it."""
 _UNSAFE = {"pickle", "numcodecs.pickle"}
 
 
 def refuse_unsafe_codecs(store: Path) -> None:
     """Raise FileFormatError if any metadata file of ``store`` names a codec that can execute code."""
     for path in sorted(store.rglob("*")):
-        if path.name not in _METADATA:
+        if path.name not in METADATA:
             continue
         try:
             names = set(_codec_names(json.loads(path.read_text(encoding="utf-8"))))

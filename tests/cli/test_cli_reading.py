@@ -93,6 +93,17 @@ def test_report_writes_a_page(example, tmp_path, capsys):
         (["run", "--steps", "-3"], 2, "steps is -3"),
         (["run", "--replicates", "1"], 2, "at least 2"),
         (["run", "absent.py:make"], 2, "absent.py"),
+        (["run", "--output", ""], 2, "suffix ''"),
+        (["run", "--output", "folder.nc", "--overwrite"], 2, "folder.nc is a folder"),
+        (["run", "--output", "x.nc", "--report", "folder.html", "--overwrite"], 2, "folder.html is a folder"),
+        (["summery", "x.nc"], 2, "There is no command 'summery'. Did you mean 'summary'?"),
+        (
+            ["run", "--replicats", "3"],
+            2,
+            "run has no option --replicats. Did you mean '--replicates'?",
+        ),
+        (["summary", "RUN", "--jason"], 2, "Did you mean '--json'?"),
+        (["run", "--problem=quadratic"], 2, "noisekit run has no option --problem."),
     ],
 )
 def test_wrong_use_is_one_sentence(
@@ -100,6 +111,8 @@ def test_wrong_use_is_one_sentence(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.nc").write_text("hello")
+    (tmp_path / "folder.nc").mkdir()
+    (tmp_path / "folder.html").mkdir()
     (tmp_path / "cut.nc").write_bytes(example.read_bytes()[:9000])
     (tmp_path / "empty.nc").write_bytes(without_noise.read_bytes())
     before = sorted(p.name for p in tmp_path.iterdir())
@@ -115,13 +128,11 @@ def test_wrong_use_is_one_sentence(
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        (["summery", "x.nc"], "summary"),
-        (["run", "--replicats", "3"], "--replicates"),
         (["run", "--steps", "many"], "--steps"),
         (["export"], "--to"),
     ],
 )
-def test_words_that_are_not_known_are_answered_with_those_that_are(arguments, hint, capsys):
+def test_values_that_are_missing_or_no_numbers_name_the_option(arguments, hint, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2

@@ -79,6 +79,17 @@ def test_runs_without_a_name_never_meet(tmp_path):
     assert free_name(tmp_path, "a", overwrite=True) == tmp_path / "a.nc"
 
 
+def test_a_file_where_runs_would_go_is_told_before_the_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "noisekit-runs").write_text("mine")
+    assert main(["run", *QUICK]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        "noisekit: noisekit-runs is a file, and runs go into a folder of that name; give --output.\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("function", "code", "sentence"),
     [

@@ -58,7 +58,8 @@ def test_wrong_targets_are_named(tree, tmp_path):
 def test_a_folder_of_other_files_is_never_replaced(tree, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
-    (mine / "thesis.tex").write_text("important")
-    with pytest.raises(InputError, match="no export wrote"):
-        export_tree(tree, mine, "csv", overwrite=True)
-    assert (mine / "thesis.tex").read_text() == "important"
+    for name in ("table.csv", "thesis.tex"):
+        (mine / name).write_text("important")
+        with pytest.raises(InputError, match="no export wrote"):
+            export_tree(tree, mine, "csv", overwrite=True)
+        assert (mine / name).read_text() == "important"

@@ -80,6 +80,23 @@ def test_a_missing_folder_and_a_wrong_suffix_are_named(tree, tmp_path):
         nk.save_tree(tree, tmp_path / "run.pkl")
 
 
+@pytest.mark.parametrize(("name", "reason"), [("run.nc", "is a folder"), ("run.zarr", "no zarr store")])
+def test_a_folder_of_other_things_is_never_replaced(tree, tmp_path, name, reason):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("important")
+    with pytest.raises(InputError, match=reason):
+        nk.save_tree(tree, folder, overwrite=True)
+    assert (folder / "thesis.tex").read_text() == "important"
+
+
+def test_a_store_that_cannot_be_written_is_told_beforehand(tmp_path, monkeypatch):
+    monkeypatch.setattr(io.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(NoisekitError, match=r"noisekit\[zarr\]"):
+        io.check_output(tmp_path / "run.zarr")
+    io.check_output(tmp_path / "run.nc")
+
+
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_an_interrupted_write_leaves_nothing_new(tree, tmp_path, monkeypatch, interruption):
     path = nk.save_tree(tree, tmp_path / "run.nc")

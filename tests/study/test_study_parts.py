@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from io import StringIO
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from noisekit.study.parallel import Counter, Stopped, run_tasks
 from noisekit.study.predictions import predict
 from noisekit.study.presets import with_preset
 from noisekit.study.problem import first_samples
+from noisekit.study.progress import bar
 from noisekit.study.seeds import stage_seed
 from noisekit.study.sharpness import sharpness
 from noisekit.study.training import minibatches
@@ -211,3 +213,18 @@ def test_presets_yield_to_what_was_asked_for():
     assert with_preset("rosenbrock", StudyConfig(optimizers=("adam",))).learning_rates == ()
     for name in ("rosenbrock", "fashion-resnet", "shakespeare-gpt", "quadratic"):
         with_preset(name, StudyConfig()).check()
+
+
+@pytest.mark.parametrize(("terminal", "expected"), [(True, "100%"), (False, "Fitting …\n")])
+def test_progress_is_drawn_on_a_terminal_and_a_line_elsewhere(monkeypatch, terminal, expected):
+    stream = StringIO()
+    stream.isatty = lambda: terminal
+    monkeypatch.setattr("sys.stderr", stream)
+    with bar("Fitting", 3, show=True) as shown:
+        shown.update(3)
+    assert expected in stream.getvalue()
+    assert ("\r" in stream.getvalue()) == terminal
+    before = stream.getvalue()
+    with bar("Fitting", 3, show=False) as shown:
+        shown.update(3)
+    assert stream.getvalue() == before
