@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.utils._pytree import tree_flatten, tree_map
 
 from noisekit.errors import InputError
@@ -67,7 +67,30 @@ def call_model(
     with eager():
         if tensors is None:
             return model(*args, **kwargs)
-        return functional_call(model, tensors, args, kwargs)
+        with standing_in(model, tensors):
+            return model(*args, **kwargs)
+
+
+@contextmanager
+def standing_in(model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put ``tensors`` in the place of the parameters and buffers of these names, wherever those are used.
+
+    torch.func.functional_call leaves a module that is registered under two names without its parameters.
+    """
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    new = {id(own): tensors[name] for name, own in reversed(named) if name in tensors}
+    swapped: list[tuple[dict[str, Any], str, Tensor]] = []
+    try:
+        for module in model.modules():
+            for store in (module._parameters, module._buffers):
+                for key, own in store.items():
+                    if own is not None and id(own) in new:
+                        swapped.append((store, key, own))
+                        store[key] = new[id(own)]
+        yield
+    finally:
+        for store, key, own in swapped:
+            store[key] = own
 
 
 def split_arguments(inputs: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:

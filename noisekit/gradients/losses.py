@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from noisekit.errors import InputError
-from noisekit.gradients.batch import Batch, select, tensors_of
+from noisekit.gradients.batch import Batch
 
 Reduction = Literal["mean", "sum"]
 
@@ -38,10 +39,6 @@ def find_reduction(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduct
     A mean may have weights (class weights, ignored tokens): the gradient of sample i is then N times its
     term.
     """
-    rows = {leaf.shape[0] if leaf.ndim else 0 for leaf in tensors_of(outputs) if leaf.is_floating_point()}
-    if len(rows) != 1 or (n_rows := rows.pop()) == 0 or n_rows % n:
-        return "mean"  # the model computes its own loss: as in Hugging Face, a mean
-    n = n_rows  # outputs with several rows a sample are reduced over rows
     precision = 1e-9
     try:
         evaluate(loss_fn, tree_map(_as_double, outputs), tree_map(_as_double, targets))
@@ -49,7 +46,17 @@ def find_reduction(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduct
         precision = 1e-5
     else:
         outputs, targets = tree_map(_as_double, outputs), tree_map(_as_double, targets)
-    noisy = _perturbed(outputs, torch.ones(n))
+    used = [leaf for leaf, g in zip(*_gradients(loss_fn, outputs, targets), strict=True) if g is not None]
+    if not used or any(leaf.ndim == 0 for leaf in used):
+        return "mean"  # the model computes its own loss: as in Hugging Face, a mean
+    strange = [tuple(leaf.shape) for leaf in used if leaf.shape[0] % n or not len(leaf)]
+    if strange:
+        raise InputError(
+            f"The loss uses an output of shape {strange[0]}, whose first axis does not hold the {n} "
+            "samples, so whether it is a mean or a sum cannot be told: let the model return that output batch first."
+        )
+    rows = _Rows(n, {n, *(leaf.shape[0] for leaf in used)})
+    noisy = rows.perturbed(outputs, torch.ones(n))
     with torch.enable_grad():
         loss = evaluate(loss_fn, noisy, targets)
         if loss.requires_grad:
@@ -57,10 +64,10 @@ def find_reduction(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduct
                 "The loss depends on parameters beside the outputs, as a penalty on the weights does, and "
                 "that part belongs to no sample: leave it out of loss_fn."
             )
-        twice = torch.arange(2 * n) % n
-        doubled = float(evaluate(loss_fn, select(noisy, twice, n), select(targets, twice, n)).detach())
-        order = torch.arange(n).roll(1)
-        rolled = float(evaluate(loss_fn, select(noisy, order, n), select(targets, order, n)).detach())
+        doubled, rolled = (
+            float(_evaluate_again(loss_fn, rows.select(noisy, index), rows.select(targets, index)).detach())
+            for index in (torch.arange(2 * n) % n, torch.arange(n).roll(1))
+        )
     value = float(loss)
     if not math.isfinite(value):
         return None
@@ -70,7 +77,7 @@ def find_reduction(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduct
             "The loss changes when the samples change places, so it is neither their mean nor their sum: it "
             "may leave some samples out or weigh them by position."
         )
-    if n > 1 and _mixes(loss_fn, noisy, targets, n):
+    if n > 1 and _mixes(loss_fn, noisy, targets, rows):
         raise InputError(
             "The loss mixes samples: the term of one sample depends on the outputs of others, so it has no "
             "gradient of its own. noisekit needs a mean or a sum of per-sample losses."
@@ -91,33 +98,72 @@ def _as_double(leaf: Any) -> Any:
     return leaf
 
 
-def _perturbed(outputs: Any, mask: Tensor) -> Any:
-    """Return ``outputs`` made smaller by random factors in the samples where ``mask`` is one."""
-    generator = torch.Generator().manual_seed(0)
+def _evaluate_again(loss_fn: Any, outputs: Any, targets: Batch) -> Tensor:
+    """Return the loss of other samples than those it was called with."""
+    try:
+        return evaluate(loss_fn, outputs, targets)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"The loss cannot be computed for other samples than those of its batch "
+            f"({str(error).splitlines()[0]}): "
+            "let loss_fn(outputs, targets) take all that belongs to the samples through these two."
+        ) from error
 
-    def change(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or not leaf.is_floating_point() or leaf.ndim == 0:
-            return leaf
-        noise = torch.rand(leaf.shape, generator=generator, dtype=torch.float64).to(leaf)
-        rows = mask.to(leaf).reshape(-1, *[1] * (leaf.ndim - 1))
-        return leaf * (1 - 0.5 * rows * noise)  # probabilities stay probabilities
 
-    return tree_map(change, outputs)
+@dataclass(frozen=True)
+class _Rows:
+    """Which tensors hold the n samples: those with as many rows as an output that the loss uses."""
+
+    n: int
+    lengths: set[int]
+
+    def of(self, leaf: Any) -> bool:
+        """Whether ``leaf`` holds samples, each with as many rows in a row."""
+        return isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] in self.lengths
+
+    def select(self, batch: Batch, index: Tensor) -> Batch:
+        """Return the samples ``index`` with all their rows."""
+
+        def pick(leaf: Any) -> Any:
+            if not self.of(leaf):
+                return leaf
+            return leaf.unflatten(0, (self.n, -1))[index.to(leaf.device)].flatten(0, 1)
+
+        return tree_map(pick, batch)
+
+    def perturbed(self, outputs: Any, mask: Tensor) -> Any:
+        """Return ``outputs`` made smaller by random factors in the samples where ``mask`` is one."""
+        generator = torch.Generator().manual_seed(0)
+
+        def change(leaf: Any) -> Any:
+            if not self.of(leaf) or not leaf.is_floating_point():
+                return leaf
+            noise = torch.rand(leaf.shape, generator=generator, dtype=torch.float64).to(leaf)
+            by_row = mask.to(leaf).repeat_interleave(leaf.shape[0] // self.n)
+            rows = by_row.reshape(-1, *[1] * (leaf.ndim - 1))
+            return leaf * (1 - 0.5 * rows * noise)  # probabilities stay probabilities
+
+        return tree_map(change, outputs)
 
 
-def _mixes(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> bool:
+def _mixes(loss_fn: Any, outputs: Any, targets: Batch, rows: _Rows) -> bool:
     """Whether the gradient in even samples' outputs changes when the odd samples' outputs do."""
-    even = torch.arange(n) % 2 == 0
-    first = _gradient(loss_fn, outputs, targets)
-    second = _gradient(loss_fn, _perturbed(outputs, (~even).double()), targets)
-    for a, b in zip(first, second, strict=True):
-        rows = even.to(a.device)
-        if not torch.allclose(a[rows], b[rows], rtol=1e-5, atol=1e-7 * float(a.abs().max())):
+    even = torch.arange(rows.n) % 2 == 0
+    leaves, first = _gradients(loss_fn, outputs, targets)
+    _, second = _gradients(loss_fn, rows.perturbed(outputs, (~even).double()), targets)
+    for leaf, a, b in zip(leaves, first, second, strict=True):
+        if a is None or b is None or not rows.of(leaf):
+            continue
+        kept = even.repeat_interleave(leaf.shape[0] // rows.n).to(a.device)
+        if not torch.allclose(a[kept], b[kept], rtol=1e-5, atol=1e-7 * float(a.abs().max())):
             return True
     return False
 
 
-def _gradient(loss_fn: Any, outputs: Any, targets: Batch) -> list[Tensor]:
+def _gradients(loss_fn: Any, outputs: Any, targets: Batch) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Return the floating-point outputs and the gradient of the loss in each, None where it is not used."""
     leaves: list[Tensor] = []
 
     def leaf(value: Any) -> Any:
@@ -128,5 +174,6 @@ def _gradient(loss_fn: Any, outputs: Any, targets: Batch) -> list[Tensor]:
 
     with torch.enable_grad():
         loss = evaluate(loss_fn, tree_map(leaf, outputs), targets)
-    grads = torch.autograd.grad(loss, leaves, allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, grads, strict=True)]
+    if not loss.requires_grad:
+        return leaves, [None] * len(leaves)
+    return leaves, list(torch.autograd.grad(loss, leaves, allow_unused=True))
