@@ -66,12 +66,12 @@ def transient_law(
 ) -> TransientLaw:
     """Moments of the discrete optimizer on f(x) = ½ xᵀHx, from x₀ with zero optimizer state.
 
-    E y and Cov y of the state y are propagated through the update itself. SGD: exact. RMSprop, Adam: y =
-    (x, m, v) by the delta method, v fluctuating as under Gaussian noise; bias-corrected where torch does
-    so (Adam). Rough while v holds few gradients: from a zero state the variance is within 25 % after 20 steps,
-    10 % after 50, and wrong by a factor of 2 to 7 in the first five. SignSGD, in every phase: x is taken as
-    Gaussian; then E[sign] = erf(∇f/√(2(σ² + Var ∇f))) and its gain for Gaussian noise, and for other noise a
-    Gauss–Hermite sum of the noise's own E[sign].
+    E y and Cov y of the state y are propagated through the update itself. SGD: exact.
+    RMSprop, Adam: y = (x, m, v) by the delta method, v fluctuating as under Gaussian noise, with torch's bias
+    correction. Rough while v holds few gradients: the variance is within 25 % after 20 steps, within 10 %
+    after 50, and off by a factor of 2 to 7 in the first five.
+    SignSGD, in every phase: x is taken as Gaussian; then E[sign] = erf(∇f/√(2(σ² + Var ∇f))) and its gain for
+    Gaussian noise, and for other noise a Gauss–Hermite sum of the noise's own E[sign].
 
     Args:
         x0: (d,); noise, hessian and the other arguments as in :func:`stationary_law`.

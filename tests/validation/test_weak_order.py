@@ -92,16 +92,16 @@ def test_sdes_are_of_weak_order_1(name):
     assert found.slope == pytest.approx(1, abs=0.15)
 
 
-@pytest.mark.slow
 def test_signsgd_is_of_weak_order_1():
     found = order_of(
         lambda r: SignSGDSDE(BOWL.gradient, NOISE, r),
         lambda r: lambda p: SignSGD(p, lr=r),
         warm=False,
-        replicates=20_000,
+        replicates=60_000,
         substeps=2,
     )
-    assert found.slope == pytest.approx(1, abs=0.3)
+    assert found.resolved
+    assert found.slope == pytest.approx(1, abs=0.15)
 
 
 def test_adam_from_zero_state_is_slower_than_first_order():
@@ -116,6 +116,19 @@ def test_order_2_of_sgd_is_steeper():
         lambda r: lambda p: torch.optim.SGD(p, lr=r),
         warm=False,
     )
+    assert found.slope == pytest.approx(2, abs=0.3)
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "adam"])
+def test_order_2_of_adaptive_optimizers_is_steeper(name):
+    sde = {
+        "rmsprop": lambda r: RMSpropSDE(BOWL.gradient, NOISE, r, beta=1 - r, order=2),
+        "adam": lambda r: AdamSDE(BOWL.gradient, NOISE, r, betas=betas(r), order=2),
+    }[name]
+    found = order_of(
+        sde, FIRST_ORDER[name][1], warm=True, replicates=4000, substeps=4, rates=[0.1, 0.07, 0.05, 0.03]
+    )
+    assert found.resolved
     assert found.slope == pytest.approx(2, abs=0.3)
 
 
