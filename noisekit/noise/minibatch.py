@@ -13,6 +13,7 @@ from noisekit.errors import InputError, unknown_name
 from noisekit.noise.base import NoiseModel, check_batch_size, check_dimension
 from noisekit.noise.gaussian import safe_scale
 from noisekit.problems.base import SampledProblem
+from noisekit.problems.network import ModelProblem
 
 PER_SAMPLE_BUDGET = 2**26
 """Numbers of sample × coordinate up to which the per-sample gradients of a replicate are held in memory."""
@@ -94,21 +95,37 @@ class MinibatchNoise(NoiseModel):
         weights = self._noise_weights(x, z).mul_(noise_weight).add_(drift_weight / self.problem.n_samples)
         return self.problem.weighted_gradient(x, weights)
 
+    def gradient_and_noise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ∇f(x) and Σ(x)^{1/2}z, from one forward pass where the problem can."""
+        weights = self._noise_weights(x, z)
+        if isinstance(self.problem, ModelProblem):
+            return self.problem.gradient_and_weighted(x, weights)
+        return self.problem.gradient(x), self.problem.weighted_gradient(x, weights)
+
+    def mean_gradient(self, x: Tensor) -> Tensor:
+        """Return ∇f(x), from the per-sample gradients where the law needs these anyway."""
+        per_sample = self._per_sample(x) if self.law == "empirical" else None
+        return self.problem.gradient(x) if per_sample is None else per_sample.mean(dim=1)
+
     def expected_sign(self, x: Tensor, gradient: Tensor) -> Tensor:
         if self.law == "gaussian":
             return torch.erf(gradient / safe_scale(self.variance(x).sqrt()) * math.sqrt(0.5))
-        generator = torch.Generator(device=x.device).manual_seed(_seed_of(x))
+        generator = torch.Generator(device=x.device)
+        # A generator for each row, so that no row depends on the others.
+        drawn = [
+            self.draw_minibatches(self.draws, generator.manual_seed(seed)).to(x.device)
+            for seed in _seeds_of(x)
+        ]
         per_sample = self._per_sample(x)
         if per_sample is None:
-            shift = gradient - self._moments(x)[0]
+            shift = gradient - self.problem.gradient(x)
             total = torch.zeros_like(gradient)
-            for _ in range(self.draws):
-                index = self._draw(x.shape[0], x, generator)
+            for index in torch.stack(drawn, dim=1):
                 total += torch.sign(self.problem.minibatch_gradient(x, index) + shift)
             return total / self.draws
         result = torch.empty_like(gradient)
-        for row, samples in enumerate(per_sample):
-            batches = self._counts(self._draw(self.draws, x, generator), x) @ samples
+        for row, (samples, index) in enumerate(zip(per_sample, drawn, strict=True)):
+            batches = self._counts(index, x) @ samples
             result[row] = torch.sign(batches + (gradient[row] - samples.mean(dim=0))).mean(dim=0)
         return result
 
@@ -117,7 +134,10 @@ class MinibatchNoise(NoiseModel):
             shape = (x.shape[0], self.problem.n_samples)
             z = torch.randn(shape, generator=generator, dtype=x.dtype, device=x.device)
             return self.sqrt_covariance_product(x, z)
-        index = self._draw(x.shape[0], x, generator)
+        return self.error_of(x, self.draw_minibatches(x.shape[0], generator, x.device).to(x.device))
+
+    def error_of(self, x: Tensor, index: Tensor) -> Tensor:
+        """Return the mean gradient of the samples ``index`` (replicate, batch) less ∇f(x)."""
         weights = self._counts(index, x) - 1 / self.problem.n_samples
         per_sample = self._cache.get(x, "per_sample")
         if per_sample is not None:
@@ -156,14 +176,15 @@ class MinibatchNoise(NoiseModel):
             self._cache.put(x, per_sample=found)
         return found
 
-    def _draw(self, rows: int, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return sample numbers of ``rows`` minibatches, (rows, batch), on the device of ``x``."""
-        n, device = self.problem.n_samples, x.device if generator is None else generator.device
+    def draw_minibatches(
+        self, rows: int, generator: torch.Generator | None, device: torch.device | None = None
+    ) -> Tensor:
+        """Return sample numbers of ``rows`` minibatches, (rows, batch), on the device of ``generator``."""
+        n, device = self.problem.n_samples, device if generator is None else generator.device
         if self.replacement:
-            shape = (rows, self.batch_size)
-            return torch.randint(n, shape, generator=generator, device=device).to(x.device)
+            return torch.randint(n, (rows, self.batch_size), generator=generator, device=device)
         keys = torch.rand(rows, n, generator=generator, device=device)
-        return keys.topk(self.batch_size, dim=-1, sorted=False).indices.to(x.device)
+        return keys.topk(self.batch_size, dim=-1, sorted=False).indices
 
     def _counts(self, index: Tensor, x: Tensor) -> Tensor:
         """Return the weight of every sample in each minibatch, (rows, sample); a row sums to 1."""
@@ -202,10 +223,10 @@ class _AtPoint:
         )
 
 
-def _seed_of(x: Tensor) -> int:
-    """Return a seed made of the bits of ``x``: equal points share it, and any change of x changes it."""
+def _seeds_of(x: Tensor) -> list[int]:
+    """Return a seed for each row made of its bits: equal points share it, and any change changes it."""
     whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
-    bits = x.detach().contiguous().view(whole).to(torch.int64).reshape(-1)
+    bits = x.detach().contiguous().view(whole).to(torch.int64)
     # An odd multiplier at each position, so that swapping coordinates changes the sum as well.
-    place = torch.arange(1, 2 * bits.numel(), 2, device=x.device)
-    return int((bits * place).sum()) & (2**63 - 1)
+    place = torch.arange(1, 2 * x.shape[-1], 2, device=x.device)
+    return [int(seed) for seed in ((bits * place).sum(dim=-1) & (2**63 - 1)).tolist()]

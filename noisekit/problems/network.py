@@ -170,11 +170,15 @@ class ModelProblem:
 
     def weighted_gradient(self, x: Tensor, weights: Tensor) -> Tensor:
         """Return Σ_i w_i ∇ℓ_i(x) for ``weights`` (replicate, sample), as (replicate, coordinate)."""
-        if weights.shape != (len(x), self.n_samples):
-            raise InputError(
-                f"weights has shape {tuple(weights.shape)}; it needs ({len(x)}, {self.n_samples})."
-            )
+        self._check_weights(x, weights)
         return self._weighted_sum(x, weights, None)
+
+    def gradient_and_weighted(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ∇f(x) and Σ_i w_i ∇ℓ_i(x) from one forward pass."""
+        self._check_weights(x, weights)
+        both = torch.empty_like(x), torch.empty_like(x)
+        self._weighted_sums(x, [None, weights], None, list(both))
+        return both
 
     def gradient_moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (1/N) Σ ∇ℓ_i and (1/N) Σ (∇ℓ_i)², both (replicate, coordinate)."""
@@ -229,21 +233,42 @@ class ModelProblem:
 
     def _weighted_sum(self, x: Tensor, weights: Tensor | None, index: Tensor | None) -> Tensor:
         """Return Σ w_i ∇ℓ_i over all samples or those of ``index``; without weights their mean."""
+        result = torch.empty_like(x)
+        self._weighted_sums(x, [weights], index, [result])
+        return result
+
+    def _weighted_sums(
+        self, x: Tensor, weightings: list[Tensor | None], index: Tensor | None, results: list[Tensor]
+    ) -> None:
+        """Write the gradient of each weighting to ``results``: one forward pass, a backward pass for each."""
         self._check(x)
         n = self.n_samples if index is None else index.shape[1]
-        result = torch.empty_like(x)
         for rows, leaves in self._groups(x, n):
-            total: tuple[Tensor, ...] | None = None
+            totals: list[tuple[Tensor, ...]] = []
             for chunk in self._chunks(leaves, n):
                 samples = self._samples(None if index is None else index[rows], chunk)
                 with torch.enable_grad():
                     losses = self._losses(leaves, *samples)
-                    scalar = losses.sum() / n if weights is None else (losses * weights[rows, chunk]).sum()
-                parts = torch.autograd.grad(scalar, leaves, allow_unused=True, materialize_grads=True)
-                total = parts if total is None else tuple(torch._foreach_add(total, parts))
-            assert total is not None
-            torch.cat([part.reshape(len(part), -1) for part in total], -1, out=result[rows])
-        return result
+                    scalars = [
+                        losses.sum() / n if w is None else (losses * w[rows, chunk]).sum() for w in weightings
+                    ]
+                parts = [
+                    torch.autograd.grad(
+                        scalar,
+                        leaves,
+                        retain_graph=k + 1 < len(scalars),
+                        allow_unused=True,
+                        materialize_grads=True,
+                    )
+                    for k, scalar in enumerate(scalars)
+                ]
+                totals = (
+                    [tuple(torch._foreach_add(t, p)) for t, p in zip(totals, parts, strict=True)]
+                    if totals
+                    else parts
+                )
+            for total, result in zip(totals, results, strict=True):
+                torch.cat([part.reshape(len(part), -1) for part in total], -1, out=result[rows])
 
     def _losses(self, leaves: list[Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
         """Return (replicate, sample) losses; inputs are (sample, …), or (replicate, sample, …) when drawn."""
@@ -290,6 +315,12 @@ class ModelProblem:
 
     def _place(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
+
+    def _check_weights(self, x: Tensor, weights: Tensor) -> None:
+        if weights.shape != (len(x), self.n_samples):
+            raise InputError(
+                f"weights has shape {tuple(weights.shape)}; it needs ({len(x)}, {self.n_samples})."
+            )
 
     def _check(self, x: Tensor) -> None:
         if x.ndim != 2 or x.shape[1] != self.n_parameters:

@@ -9,6 +9,7 @@ it resumed.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,6 +85,8 @@ class Draws:
 
     def sample(self, noise: NoiseModel, x: Tensor, step: int, substep: int = 0) -> Tensor:
         """Return one draw of Z a replicate, named by (seed, block, step, substep)."""
+        if getattr(noise, "law", None) == "empirical":
+            return self._minibatch_error(noise, x, step, substep)
         parts = []
         for block in self.blocks:
             self.generator.manual_seed(stream_key(self.seed, step, block.index, "sample", substep))
@@ -94,6 +97,14 @@ class Draws:
                 rows = torch.cat([rows, rows[-1:].expand(block.size - block.used, -1)])
             parts.append(noise.sample(rows, self.generator)[: block.used])
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _minibatch_error(self, noise: Any, x: Tensor, step: int, substep: int) -> Tensor:
+        """Return the errors of drawn minibatches: whole blocks are drawn, but only ``x`` is evaluated."""
+        parts = []
+        for block in self.blocks:
+            self.generator.manual_seed(stream_key(self.seed, step, block.index, "sample", substep))
+            parts.append(noise.draw_minibatches(block.size, self.generator)[: block.used])
+        return noise.error_of(x, torch.cat(parts))
 
     def minibatch(self, n_samples: int, batch_size: int, step: int, *, replacement: bool) -> Tensor:
         """Return sample indices (replicate, batch), drawn for every replicate on its own."""

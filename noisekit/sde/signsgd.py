@@ -47,39 +47,52 @@ class SignSGDSDE(OptimizerSDE):
             return x.shape[-1]
         return self.noise.n_normals(x) if is_normal(self.noise) else 0
 
-    def _expected_sign(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor]:
-        """Return ∇f and E[sign g]; with normal noise the latter is erf(∇f/√(2 diag Σ))."""
-        if is_normal(self.noise):
-            gradient, variance = self.moments(x, at)
-            mean = torch.mul(gradient, (2 * variance).rsqrt_(), out=at.buffer("mean", x)).erf_()
-            return gradient, mean
-        gradient = self.gradient(x)
-        return gradient, self.noise.expected_sign(x, gradient)
+    def _expected_sign(self, x: Tensor, at: Substep) -> Tensor:
+        """Return E[sign g] where coordinates are independent."""
+        if not is_normal(self.noise):
+            return self.noise.expected_sign(x, self.gradient(x))
+        return expected_normal_sign(*self.moments(x, at), at)
 
-    def _sign_noise(self, x: Tensor, gradient: Tensor, mean: Tensor, at: Substep) -> Tensor:
-        """Return a draw with mean 0 and covariance Cov(sign g)."""
-        if self.noise.independent:
-            return deviation_of_signs(mean, at).mul_(at.normals)
+    def _correlated_signs(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor]:
+        """Return E[sign g] and a draw with mean 0 and covariance Cov(sign g), where they are correlated."""
         if is_normal(self.noise):
-            draw = self.noise.sqrt_covariance_product(x, at.normals)
+            if self.shares_data and at.index > 0:
+                gradient, draw = self.noise.gradient_and_noise(x, at.normals)  # type: ignore[attr-defined]
+                variance = at.draws.held["variance"]
+            else:
+                gradient, variance = self.moments(x, at)
+                draw = self.noise.sqrt_covariance_product(x, at.normals)
+            mean = expected_normal_sign(gradient, variance, at)
         else:
+            shared = self.noise.mean_gradient if self.shares_data else self.gradient  # type: ignore[attr-defined]
+            gradient = shared(x)
+            mean = self.noise.expected_sign(x, gradient)
             draw = at.draws.sample(self.noise, x, at.step, at.index)
-        return (gradient + draw).sign_().sub_(mean)
+        return mean, (gradient + draw).sign_().sub_(mean)
 
     def terms(self, state: State, at: Substep) -> tuple[State, State]:
         x = state["x"]
-        gradient, mean = self._expected_sign(x, at)
-        noise = self._sign_noise(x, gradient, mean, at)
+        if self.noise.independent:
+            mean = self._expected_sign(x, at)
+            noise = deviation_of_signs(mean, at).mul_(at.normals)
+        else:
+            mean, noise = self._correlated_signs(x, at)
         return {"x": -at.factor * mean}, {"x": (-at.factor * math.sqrt(self.learning_rate)) * noise}
 
     def euler_step(self, state: State, at: Substep) -> None:
         x, u = state["x"], at.factor
-        gradient, mean = self._expected_sign(x, at)
         if self.noise.independent:
+            mean = self._expected_sign(x, at)
             x.addcmul_(deviation_of_signs(mean, at), at.normals, value=-u * at.noise_step)
         else:
-            x.sub_(self._sign_noise(x, gradient, mean, at), alpha=u * at.noise_step)
+            mean, noise = self._correlated_signs(x, at)
+            x.sub_(noise, alpha=u * at.noise_step)
         x.sub_(mean, alpha=u * at.dt)
+
+
+def expected_normal_sign(gradient: Tensor, variance: Tensor, at: Substep) -> Tensor:
+    """Return E[sign g] = erf(∇f/√(2 diag Σ)) in a buffer."""
+    return torch.mul(gradient, (2 * variance).rsqrt_(), out=at.buffer("mean", gradient)).erf_()
 
 
 def deviation_of_signs(mean: Tensor, at: Substep) -> Tensor:

@@ -1,5 +1,7 @@
 """SDEs with the noise of real minibatches at the current point, on a network and real data."""
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -28,6 +30,54 @@ def test_one_pass_over_the_data_gives_what_separate_passes_give(problem, name, s
     difference = (joint.state["x"] - apart.state["x"])[:, -1].norm()
     assert float(moved) > 1e-3
     assert difference < 0.01 * moved
+
+
+@pytest.mark.parametrize("law", ["gaussian", "empirical"])
+def test_paths_with_noise_from_data_do_not_depend_on_how_many_run(law):
+    problem = nk.load_problem("breast-cancer-mlp", dtype=torch.float64)
+    sde = nk.SignSGDSDE(problem.gradient, nk.MinibatchNoise(problem, BATCH, law=law, draws=8), 1e-3)
+    few = nk.integrate(sde, problem.x0, steps=2, substeps=2, replicates=2).state["x"]
+    many = nk.integrate(sde, problem.x0, steps=2, substeps=2, replicates=19).state["x"]
+    torch.testing.assert_close(few, many[:2], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "law", "expected"),
+    [
+        ("sgd", "gaussian", {"weighted": 4}),
+        ("signsgd", "gaussian", {"moments": 1, "weighted": 1, "both": 3}),
+        ("signsgd", "empirical", {"samples": 4}),
+        ("rmsprop", "gaussian", {"moments": 1, "weighted": 4}),
+        ("adam", "gaussian", {"moments": 1, "weighted": 4}),
+    ],
+)
+def test_an_optimizer_step_takes_as_few_passes_over_the_data_as_it_can(name, law, expected, monkeypatch):
+    problem = nk.load_problem("breast-cancer-mlp")
+    calls = Counter()
+    methods = {
+        "gradient": "gradient",
+        "weighted_gradient": "weighted",
+        "gradient_and_weighted": "both",
+        "gradient_moments": "moments",
+        "per_sample_gradients": "samples",
+    }
+
+    def counting(whole, short):
+        return lambda *arguments: calls.update([short]) or whole(*arguments)
+
+    for method, short in methods.items():
+        monkeypatch.setattr(type(problem), method, counting(getattr(type(problem), method), short))
+    kinds = {"sgd": nk.SGDSDE, "signsgd": nk.SignSGDSDE, "rmsprop": nk.RMSpropSDE, "adam": nk.AdamSDE}
+    sde = kinds[name](problem.gradient, nk.MinibatchNoise(problem, BATCH, law=law, draws=8), 1e-3)
+    given = {"v": torch.full_like(problem.x0, 1e-2)}
+
+    def passes(steps):
+        calls.clear()
+        nk.integrate(sde, problem.x0, steps=steps, substeps=4, init_state=given)
+        return calls.copy()
+
+    one, two = passes(1), passes(2)
+    assert two - one == Counter(expected)
 
 
 CASES = {
