@@ -138,7 +138,9 @@ def _fit_rows(tree: xr.DataTree) -> list[tuple[str, str, str]]:
             rows.append(
                 (name, format_percent(fits.heavy_share), _share_interval(fits.heavy_share, fits.df.size))
             )
-        low, middle, high = np.quantile(fits.df, [0.25, 0.5, 0.75], method="nearest")
+        # Between a finite and an infinite value there is nothing to interpolate.
+        low, high = np.quantile(fits.df, [0.25, 0.75], method="nearest")
+        middle = np.median(fits.df)
         name = f"degrees of freedom ν, median of Student-t fits, {whose}"
         rows.append((name, format_number(middle, 2), f"quartiles {format_interval(low, high, 2)}"))
     return rows

@@ -102,16 +102,27 @@ def optimizer_sentence(tree: xr.DataTree) -> str:
     batch = tree.attrs.get("batch_size")
     at = f" at batch size {batch}" if batch else ""
     ending = f"after {plural(best.step, 'step')}{at} (mean of {plural(best.n, who[:-1])}, ± standard error)"
+    falling = _falling([name for name in order if finals[name].still_falling], len(order))
     if len(order) == 1:
-        return f"{order[0]} ends at a loss of {reached} {ending}."
+        return f"{order[0]} ends at a loss of {reached} {ending}{falling}."
     second = finals[order[1]]
     error = float(np.hypot(np.nan_to_num(best.error), np.nan_to_num(second.error)))
     others = "; ".join(f"{n} at {format_with_error(finals[n].level, finals[n].error)}" for n in order[1:])
     if second.level - best.level <= 2 * error:
         tied = [n for n in order if finals[n].level - best.level <= 2 * np.hypot(best.error, finals[n].error)]
         low = f"{_and(tied)} end equally low within their errors"
-        return f"{low}: {order[0]} at a loss of {reached} {ending}; {others}."
-    return f"Of {len(order)} optimizers {order[0]} ends lowest, at a loss of {reached} {ending}; {others}."
+        return f"{low}: {order[0]} at a loss of {reached} {ending}; {others}{falling}."
+    lead = f"Of {len(order)} optimizers {order[0]} ends lowest"
+    return f"{lead}, at a loss of {reached} {ending}; {others}{falling}."
+
+
+def _falling(names: list[str], count: int) -> str:
+    """Say whose loss had not levelled off: who ends lowest is then no floor yet."""
+    if not names:
+        return ""
+    everyone = len(names) == count > 1
+    who = ("both" if count == 2 else "all") if everyone else _and(names)
+    return f"; {who} still falling"
 
 
 def prediction_sentence(tree: xr.DataTree) -> str:

@@ -36,6 +36,35 @@ def test_optimizers_within_their_errors_are_called_equal():
     assert "signsgd at 3.0" in sentence
 
 
+@pytest.mark.parametrize(
+    ("slopes", "ending"),
+    [
+        ({"sgd": 0.1, "adam": 0.1}, "; both still falling."),
+        ({"sgd": 0.1, "adam": 0.0}, "; sgd still falling."),
+        ({"sgd": 0.1}, "; sgd still falling."),
+        ({"sgd": 0.0, "adam": -0.1}, "(mean of 20 real runs, ± standard error); sgd at 1.9982 ± 0.0019."),
+    ],
+)
+def test_runs_that_have_not_levelled_off_are_said_to_fall(slopes, ending):
+    tree = runs({name: 2.0 if name == "sgd" else 1.0 for name in slopes}, steps=30)
+    for name, slope in slopes.items():
+        data = tree[f"optimizer/{name}"]
+        wiggle = 1e-4 * np.random.default_rng(1).standard_normal((20, 30))
+        data["loss"] = data["loss"] + slope * (29 - data["step"]) / 29 + wiggle
+    assert optimizer_sentence(tree).endswith(ending)
+
+
+def test_the_median_of_fits_is_the_same_in_table_and_figure():
+    tree = make_example_tree()
+    data = tree["minibatch_noise"].to_dataset()
+    df = np.full(data["df"].shape, np.inf)
+    df[:47], df[47], df[48] = 1.0, 3.0, 5.0
+    tree["minibatch_noise"].dataset = data.assign(df=("coordinate", df))
+    rows = {row[0].text: row[1].text for row in tables.noise_table(tree).rows}
+    assert rows["degrees of freedom ν, median of Student-t fits, a minibatch of 64"] == "4.0"
+    assert "Median ν is 4.0" in noise_readings.read_degrees_of_freedom(tree, "minibatch")
+
+
 def test_nothing_but_diverged_runs_is_said():
     tree = runs({"sgd": 1.0})
     tree["optimizer/sgd"]["loss"][:, -1] = np.nan
