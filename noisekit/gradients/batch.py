@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedParameter
 from torch.utils._pytree import tree_flatten, tree_map
 
 from noisekit.errors import InputError
@@ -135,4 +136,10 @@ def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         raise InputError("The model has no parameter that requires a gradient: unfreeze at least one.")
+    odd = [name for name, p in parameters.items() if p.is_complex() or isinstance(p, UninitializedParameter)]
+    if odd:
+        raise InputError(
+            f"The parameters {', '.join(odd)} are complex or not initialised: hold real and imaginary parts "
+            "in real parameters (torch.view_as_complex), and run lazy layers once before attaching."
+        )
     return parameters

@@ -19,13 +19,13 @@ _PLANS: WeakKeyDictionary[nn.Module, dict[Any, Plan]] = WeakKeyDictionary()
 def plan_for(model: nn.Module, inputs: Batch, tensors: Mapping[str, Tensor] | None = None) -> Plan:
     """Return the plan for ``model`` on inputs like these, examining the model the first time."""
     key = (
-        tuple(module.training for module in model.modules()),
-        tuple(p.requires_grad for p in model.parameters()),
+        tuple((id(module), module.training) for module in model.modules()),
+        tuple((id(p), p.requires_grad) for _, p in model.named_parameters(remove_duplicate=False)),
         tuple((t.dtype, t.ndim, t.device) for t in tensors_of(inputs)),
         tuple(t.dtype for t in (tensors or {}).values()),
     )
     plans = _PLANS.setdefault(model, {})
-    if key not in plans:
+    if key not in plans or any(target.module() is None for target in plans[key].targets):
         plans[key] = examine(model, inputs, tensors)
     return plans[key]
 
@@ -91,5 +91,15 @@ def examine(model: nn.Module, inputs: Batch, tensors: Mapping[str, Tensor] | Non
     check_device(model, inputs)
     names = tuple(trainable(model))
     standing = {**dict(model.named_parameters()), **(tensors or {})}
-    leaves = {name: t.detach().requires_grad_(name in names) for name, t in standing.items()}
+    leaves = {name: _without_zeros(t.detach()).requires_grad_(name in names) for name, t in standing.items()}
     return Probe(model, leaves, inputs, names).plan()
+
+
+def _without_zeros(values: Tensor) -> Tensor:
+    """Return ``values`` with small numbers for zeros: behind weights that start at zero, all is hidden."""
+    zero = values == 0
+    if not values.is_floating_point() or not bool(zero.any()):
+        return values
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.02 + 0.02 * torch.rand(values.shape, generator=generator)
+    return torch.where(zero, noise.to(values), values)

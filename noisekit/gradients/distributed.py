@@ -45,6 +45,7 @@ def sums_of_batch(
 
     if ranks is None:
         done = run(collector.add)
+        collector.check_that_samples_add_up(half_precision=done.half_precision)
         return collector.sums(done.scale, names), done.loss
     done = run(keep if keep_uses else collector.add)
     sums = collector.sums(done.scale, names)

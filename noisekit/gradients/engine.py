@@ -34,6 +34,8 @@ class Pass:
     plan: Plan
     n_samples: int
     reduction: Reduction = "mean"
+    half_precision: bool = False
+    """Whether gradients in half precision came by."""
 
 
 def underlying(model: nn.Module) -> nn.Module:
@@ -150,7 +152,15 @@ def run_pass(
             gradients,
         )
     refuse_hidden_terms(hidden)
-    return Pass(loss.detach(), gradients, float(n) if reduction == "mean" else 1.0, plan, n, reduction)
+    return Pass(
+        loss.detach(),
+        gradients,
+        float(n) if reduction == "mean" else 1.0,
+        plan,
+        n,
+        reduction,
+        capture.half_precision,
+    )
 
 
 def _watched(on_parameter: OnParameter, hidden: list[str]) -> OnParameter:

@@ -53,7 +53,7 @@ def find_reduction(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduct
     if strange:
         raise InputError(
             f"The loss uses an output of shape {strange[0]}, whose first axis does not hold the {n} "
-            "samples, so whether it is a mean or a sum cannot be told: let the model return that output batch first."
+            "samples, so whether it is a mean or a sum cannot be told: return it batch first."
         )
     rows = _Rows(n, {n, *(leaf.shape[0] for leaf in used)})
     noisy = rows.perturbed(outputs, torch.ones(n))

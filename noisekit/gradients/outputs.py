@@ -75,7 +75,7 @@ def own_sum(uses: Sequence[Contribution], gradient: Tensor) -> tuple[Tensor, boo
     total, size = gradient.new_zeros(shape), gradient.new_zeros(())
     for part in chunks(n, shape.numel()):
         rows = torch.stack([use.rows(part) for use in uses]).sum(0) if len(uses) > 1 else uses[0].rows(part)
-        total, size = total + rows.sum(0), size + rows.flatten(1).norm(dim=1).sum()
+        total, size = total + rows.sum(0), size + rows.reshape(len(rows), -1).norm(dim=1).sum()
     gap = (total - gradient.to_dense()).norm()
     return total, not bool(gap > torch.finfo(gradient.dtype).eps ** 0.5 * size)
 

@@ -56,8 +56,6 @@ class Plan:
     """The outputs that a loss inside the model is computed from."""
     reductions: WeakKeyDictionary[Any, Reduction] = field(default_factory=WeakKeyDictionary)
     """How the losses seen so far are reduced."""
-    sums_checked: list[bool] = field(default_factory=list)
-    """Not empty once recorded samples have been seen to add up to the training gradient."""
     selections: dict[Any, Any] = field(default_factory=dict)
     """Drawn coordinates and sketches by what was asked for."""
 
@@ -112,13 +110,23 @@ class Probe:
             with untouched_random_state(self.leaves):
                 before = random_state(self.leaves)
                 state = {**self.leaves, **frozen_buffers(self.model)}
-                outputs = call_model(self.model, self.small[n] if batch is None else batch, state)
+                outputs = self._call(self.small[n] if batch is None else batch, state, n)
                 after = random_state(self.leaves)
         finally:
             for handle in handles:
                 handle.remove()
         changed = any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
         return _Pass(calls, [leaf for leaf in tensors_of(outputs) if leaf.is_floating_point()], changed)
+
+    def _call(self, batch: Batch, state: dict[str, Tensor], n: int) -> Any:
+        try:
+            return call_model(self.model, batch, state)
+        except RuntimeError as error:
+            raise InputError(
+                f"The model does not run on {n} samples of this batch ({str(error).splitlines()[0]}): check the "
+                "inputs; give an input that belongs to no sample, such as a mask, a leading axis of one where it "
+                "has as many rows as the batch."
+            ) from error
 
     def _may_expand(self, layouts: Mapping[str, Layout], reference: _Pass) -> bool:
         """Whether expanding the outputs that see no batch leaves the outputs of the model as they are."""
@@ -127,7 +135,7 @@ class Probe:
             capture.n_samples = PROBE
             try:
                 outputs = self._forward(PROBE).outputs
-            except RuntimeError:
+            except (RuntimeError, UnsupportedModelError):
                 return False
         pairs = zip(outputs, reference.outputs, strict=True)
         return all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in pairs)
@@ -154,7 +162,7 @@ class Probe:
         targets = find_targets(self.model, self.names, layouts)
         with HookCapture(targets, self.leaves, layouts, on_parameter, forgiving=True) as capture:
             capture.n_samples = PROBE
-            batch, float_inputs = _watched_inputs(self.small[PROBE])
+            batch, float_inputs = _watched_inputs(self.small[2], self.small[PROBE])
             with torch.enable_grad():
                 run = self._forward(PROBE, batch, watch)
             leaves = [o for o, has in zip(run.outputs, batched, strict=True) if has and o.requires_grad]
@@ -204,7 +212,9 @@ class Probe:
             weights = next(iter(parts[0][1].values())).new_tensor(WEIGHTS)
             rows = {name: torch.cat([part[name] for _, part in parts]).detach() for name in names}
             if all(
-                close(name, torch.tensordot(weights.to(r), r, 1), float(r.flatten(1).norm(dim=1).sum()))
+                close(
+                    name, torch.tensordot(weights.to(r), r, 1), float(r.reshape(len(r), -1).norm(dim=1).sum())
+                )
                 for name, r in rows.items()
             ):
                 return engine
@@ -250,12 +260,15 @@ def _weighted(values: Tensor, weights: Sequence[float]) -> Tensor:
     return values * w.reshape(-1, *[1] * (values.ndim - 1))
 
 
-def _watched_inputs(batch: Batch) -> tuple[Batch, list[Tensor]]:
-    """Return ``batch`` with its floating-point tensors requiring grad, and those tensors."""
+def _watched_inputs(smaller: Batch, batch: Batch) -> tuple[Batch, list[Tensor]]:
+    """Return ``batch`` with its floating-point tensors of samples requiring grad, and those tensors."""
     watched: list[Tensor] = []
+    others = iter(tensors_of(smaller))
 
     def watch(leaf: object) -> object:
-        if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if next(others).shape == leaf.shape or not leaf.is_floating_point():
             return leaf
         root = leaf.detach().requires_grad_(True)
         watched.append(root)

@@ -159,7 +159,7 @@ def _stacked_one(
     names: Sequence[str], wanted: Sequence[Tensor], grads: Sequence[Tensor | None]
 ) -> dict[str, Tensor]:
     return {
-        name: (torch.zeros_like(t) if g is None else g).unsqueeze(0)
+        name: (torch.zeros_like(t) if g is None else g.to_dense()).unsqueeze(0)
         for name, t, g in zip(names, wanted, grads, strict=True)
     }
 

@@ -37,6 +37,8 @@ class Selection:
         self.gram = gram
         self.second_moment = second_moment
         self.index = _positions(coordinates, self.total, seed)
+        self.checked = False
+        """Whether samples have been seen to add up to the gradient, parameter by parameter."""
         self.sketch = _projections(sketch, self.total)
         self.columns: dict[str, slice] = {}
         self.small: dict[str, slice] = {}

@@ -121,18 +121,8 @@ class TrainingPass:
                 self.gradients,
             )
         if not self.collector.empty:
-            self._check_that_samples_add_up()
+            self.collector.check_that_samples_add_up(half_precision=self.half_precision)
         return self.collector.sums(self.scale, names)
-
-    def _check_that_samples_add_up(self) -> None:
-        """Compare with autograd on every recorded step, on a device only in the first, not to wait for it."""
-        gradient = self.collector.example
-        on_device = gradient.device.type != "cpu"
-        if on_device and self.plan.sums_checked:
-            return
-        self.plan.sums_checked.append(True)
-        exact = 1e-6 if gradient.dtype == torch.float64 else 1e-2 if on_device else 1e-3
-        self.collector.check_that_samples_add_up(5e-2 if self.half_precision else exact)
 
 
 def sums_of_step(

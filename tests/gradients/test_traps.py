@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import noisekit as nk
-from noisekit.errors import InputError
+from noisekit.errors import InputError, UnsupportedModelError
 
 
 def by_sample(model: nn.Module, loss_fn: Any, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -71,3 +71,137 @@ def test_a_loss_on_an_output_that_is_not_batch_first_is_refused() -> None:
     model = nn.LSTM(3, 4, batch_first=True).double()
     with pytest.raises(InputError, match=r"shape \(1, 5, 4\)"):
         nk.per_sample_gradients(model, lambda out, _: out[1][0].square().sum(), randn(5, 6, 3), randn(5, 1))
+
+
+class Applied(nn.Module):
+    """A model of one line."""
+
+    def __init__(self, apply: Callable[..., Any], **parts: Any) -> None:
+        super().__init__()
+        self.apply_to = apply
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.double()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.apply_to(self, x)
+
+
+@pytest.mark.parametrize("engine", ["hooks", "loop"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        Applied(
+            lambda m, x: m.line(x) * m.gain.exp(), line=nn.Linear(4, 3), gain=nn.Parameter(torch.rand(()))
+        ),
+        Applied(
+            lambda m, x: m.line(x.unsqueeze(1) + m.place(torch.arange(2))[None]).sum(1),
+            place=nn.Embedding(2, 4),
+            line=nn.Linear(4, 3),
+        ),
+        Applied(
+            lambda m, x: m.line(m.table((x > 0).long()).sum(1)),
+            table=nn.Embedding(2, 4, sparse=True),
+            line=nn.Linear(4, 3),
+        ),
+    ],
+    ids=["scalar parameter", "positions with a batch axis of one", "sparse embedding"],
+)
+def test_per_sample_gradients_of_unusual_parameters(model: nn.Module, engine: str) -> None:
+    x, y = randn(5, 4), randn(5, 3)
+    found = nk.per_sample_gradients(model, F.mse_loss, x, y, engine=engine)
+    for name, rows in by_sample(model, F.mse_loss, x, y).items():
+        torch.testing.assert_close(found[name], rows.to_dense(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("parameter", [nn.Parameter(torch.ones(4, dtype=torch.complex64)), nn.LazyLinear(2)])
+def test_complex_and_lazy_parameters_are_refused(parameter: Any) -> None:
+    model = Applied(lambda m, x: m.line(x), line=nn.Linear(4, 3))
+    model.odd = parameter
+    with pytest.raises(InputError, match="odd.* are complex or not initialised"):
+        nk.gradient_statistics(model, F.mse_loss, randn(5, 4), randn(5, 3))
+
+
+def test_mixing_behind_weights_that_start_at_zero_is_refused() -> None:
+    model = Applied(
+        lambda m, x: m.head(m.line(x) - m.line(x).mean(0)), line=nn.Linear(4, 6), head=nn.Linear(6, 3)
+    )
+    nn.init.zeros_(model.head.weight)
+    with pytest.raises(UnsupportedModelError, match="mix"):
+        nk.gradient_statistics(model, F.mse_loss, randn(5, 4), randn(5, 3))
+
+
+def test_a_layer_replaced_after_the_first_look_is_seen() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    x, y = randn(5, 4), randn(5, 3)
+    nk.gradient_statistics(model, F.mse_loss, x, y)
+    old = model[0]  # kept alive, as a reference elsewhere would
+    model[0] = nn.Linear(4, 6).double()
+    found = nk.gradient_statistics(model, F.mse_loss, x, y)
+    model[2] = nn.Linear(6, 3).double()
+    again = nk.gradient_statistics(model, F.mse_loss, x, y)
+    assert old.weight.shape == found.mean["0.weight"].shape
+    for name, rows in by_sample(model, F.mse_loss, x, y).items():
+        torch.testing.assert_close(again.variance[name], rows.var(0), rtol=1e-8, atol=1e-12)
+    assert (found.variance["0.weight"] > 0).all()
+
+
+class Broadcast(nn.Module):
+    """A home-made layer with an argument that belongs to no sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.rand(3) + 1)
+
+    def forward(self, x: Tensor, by_place: Tensor) -> Tensor:
+        return x * self.gain * by_place
+
+
+@pytest.mark.parametrize("n", [3, 4, 6])
+def test_an_argument_with_as_many_rows_as_samples_gives_no_wrong_numbers(n: int) -> None:
+    places = torch.arange(1.0, 5.0, dtype=torch.float64)[:, None]
+    model = Applied(
+        lambda m, x: m.line(m.layer(x, places)), layer=Broadcast(), line=nn.Linear(3, 2)
+    )  # four places
+    x, y = randn(n, 4, 3), randn(n, 4, 2)
+    if n == 4:
+        with pytest.raises(UnsupportedModelError, match=r"layer\.gain.*leading axis of one"):
+            nk.gradient_statistics(model, F.mse_loss, x, y)
+        return
+    found = nk.gradient_statistics(model, F.mse_loss, x, y)
+    for name, rows in by_sample(model, F.mse_loss, x, y).items():
+        torch.testing.assert_close(found.variance[name], rows.var(0), rtol=1e-8, atol=1e-12)
+
+
+def recorded(model: nn.Module, loss_fn: Any, step: Callable[[], None], **options: Any) -> nk.GradientRecord:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    options = {"schedule": nk.every(1), "coordinates": 10**6, "sketch": 0, **options}
+    with nk.GradientNoiseRecorder(model, loss_fn, optimizer, **options) as recorder:
+        optimizer.zero_grad()
+        step()
+        optimizer.step()
+    return recorder.result()
+
+
+@pytest.mark.parametrize("coordinates", [0, 8])
+def test_a_penalty_on_the_weights_is_refused(coordinates: int) -> None:
+    model, x, y = nn.Linear(40, 30).double(), randn(5, 40), randn(5, 30)
+
+    def step() -> None:
+        penalty = sum(p.square().sum() for p in model.parameters())
+        (F.mse_loss(model(x), y) + 0.05 * penalty).backward()
+
+    with pytest.raises(UnsupportedModelError, match="penalty"):
+        recorded(model, F.mse_loss, step, coordinates=coordinates, gram=False)
+
+
+def test_two_backward_passes_through_one_forward_pass_are_refused() -> None:
+    model, x, y = nn.Linear(40, 30).double(), randn(5, 40), randn(5, 30)
+
+    def step() -> None:
+        loss = F.mse_loss(model(x), y)
+        loss.backward(retain_graph=True)
+        loss.backward()
+
+    with pytest.raises(InputError, match="call backward once"):
+        recorded(model, F.mse_loss, step)
