@@ -14,7 +14,7 @@ prepare_environment() {
         echo "noisekit needs Python 3.11 or later with its venv module; none was found on PATH." >&2
         exit 1
     fi
-    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    [ -x .venv/bin/pip ] || "$python" -m venv .venv
     # shellcheck disable=SC1091
     . .venv/bin/activate
     stamp=.venv/installed-${extras:-core}
