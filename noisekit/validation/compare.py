@@ -68,7 +68,11 @@ def compare(
         time=_numpy(reference.time)[np.searchsorted(_numpy(reference.step), steps)],
         observables={
             name: compare_curves(
-                name, predicted[name], observed[name], finer and finer[name], tolerance=tolerance
+                name,
+                predicted[name],
+                observed[name],
+                finer[name] if finer is not None else None,
+                tolerance=tolerance,
             )
             for name in names
         },

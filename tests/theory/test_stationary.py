@@ -103,7 +103,7 @@ def test_mean_with_weight_decay_lies_between_zero_and_the_minimum():
     )
 
 
-@pytest.mark.parametrize("df", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("df", [1.0, 3.0])
 def test_signsgd_settles_under_heavy_tails(df):
     scale = np.array([0.5, 1.0])
     _, covariance = simulated_covariance(
