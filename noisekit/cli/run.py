@@ -64,7 +64,7 @@ class Run(Command):
             files = {"file": str(output), "report": None if self.no_report else str(page)}
             print_json({**files, "command": command, "summary": rows(table)})
             return 0
-        print_table(table[table["topic"] != "tail"].drop(columns=["batch_size"]))
+        print_table(table[table["topic"] != "tail"])
         print()
         for node in tree["comparison"].children.values() if "comparison" in tree.children else ():
             print(f"{node.name}: {node.attrs['verdict_text']}")
@@ -77,18 +77,21 @@ class Run(Command):
         """Return the data file and the page, both of which can be written; asked before the work begins."""
         from noisekit.results.io import check_output, check_place
 
-        if self.output is not None:
-            output = check_output(self.output, overwrite=self.overwrite)
-        else:
-            folder = Path(FOLDER)
+        folder = Path(FOLDER)
+        output = self.output
+        if output is None:
             if folder.is_file():
                 raise InputError(
                     f"{FOLDER} is a file, and runs go into a folder of that name; give --output."
                 )
             check_place(folder, overwrite=True)
             output = free_name(folder, _stem(self.problem), overwrite=self.overwrite)
+        # The folder of runs is made only when there is something to put into it.
+        made_later = folder if self.output is None and not folder.exists() else None
+        if output.parent != made_later:
+            check_output(output, overwrite=self.overwrite)
         page = self.report or output.with_suffix(".html")
-        if not self.no_report and (self.report is not None or self.output is not None):
+        if not self.no_report and page.parent != made_later:
             check_output(page, overwrite=self.overwrite, suffixes=(".html", ".htm"))
         return output, page
 
