@@ -212,9 +212,9 @@ class Collector:
             raise UnsupportedModelError(
                 f"The gradient of {shown} is not the sum of the gradients of the samples' losses: a "
                 "penalty on the weights or a second loss was differentiated with them. Give weight decay to "
-                "the optimizer, put all terms of a sample into loss_fn, or call "
-                "recorder.record(inputs, targets) in the loop. Or a layer takes an argument that belongs to no "
-                "sample and has as many rows as the batch has samples: give that argument a leading axis of one."
+                "the optimizer, put all terms of a sample into loss_fn, or call recorder.record(inputs, "
+                "targets) in the loop. Or a layer takes an argument that belongs to no sample and has as "
+                "many rows as the batch has samples: give that argument a leading axis of one."
             )
 
 

@@ -56,6 +56,8 @@ class Plan:
     """The outputs that a loss inside the model is computed from."""
     reductions: WeakKeyDictionary[Any, Reduction] = field(default_factory=WeakKeyDictionary)
     """How the losses seen so far are reduced."""
+    losses: dict[Any, Any] = field(default_factory=dict)
+    """Loss functions with the further arguments that a loop gives them."""
     selections: dict[Any, Any] = field(default_factory=dict)
     """Drawn coordinates and sketches by what was asked for."""
 
@@ -123,9 +125,9 @@ class Probe:
             return call_model(self.model, batch, state)
         except RuntimeError as error:
             raise InputError(
-                f"The model does not run on {n} samples of this batch ({str(error).splitlines()[0]}): check the "
-                "inputs; give an input that belongs to no sample, such as a mask, a leading axis of one where it "
-                "has as many rows as the batch."
+                f"The model does not run on {n} samples of this batch ({str(error).splitlines()[0]}): check "
+                "the inputs; give an input that belongs to no sample, such as a mask, a leading axis of one "
+                "where it has as many rows as the batch."
             ) from error
 
     def _may_expand(self, layouts: Mapping[str, Layout], reference: _Pass) -> bool:
@@ -135,7 +137,7 @@ class Probe:
             capture.n_samples = PROBE
             try:
                 outputs = self._forward(PROBE).outputs
-            except (RuntimeError, UnsupportedModelError):
+            except (RuntimeError, InputError, UnsupportedModelError):
                 return False
         pairs = zip(outputs, reference.outputs, strict=True)
         return all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in pairs)

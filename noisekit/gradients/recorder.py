@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.hooks import RemovableHandle
 
 from noisekit.errors import InputError
@@ -172,8 +173,7 @@ class GradientNoiseRecorder:
         samples in the mean over all backward passes before the optimizer step.
         """
         if self._passes:
-            self._passes[-1].reduction = reduction
-            self._passes[-1].see_reduced_loss(loss, factor)
+            self._passes[-1].see_told_loss(loss, factor, reduction)
 
     def end_step(self) -> None:
         """Record this step, if the schedule says so: all its backward passes are done, no weight has moved.
@@ -272,11 +272,11 @@ class GradientNoiseRecorder:
         self._passes.clear()
 
     def _before_forward(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._unseen or not torch.is_grad_enabled():
+        if self._unseen or not torch.is_grad_enabled() or _in_backward():
             return
         inputs = CallArguments((args, kwargs))
         n = count_samples(inputs)
-        with self.looking_away():
+        with self.looking_away(), saved_tensors_hooks(_as_it_is, _as_it_is):  # not those of a checkpoint
             plan = plan_for(model, inputs)
             self._prepare(inputs)
         assert self._selection is not None
@@ -296,16 +296,16 @@ class GradientNoiseRecorder:
         self._capture.n_samples = n
 
     def _after_forward(self, _: nn.Module, args: tuple[Any, ...], outputs: Any) -> Any:
-        if self._unseen or not self._passes or not torch.is_grad_enabled():
+        if self._unseen or not self._passes or not torch.is_grad_enabled() or _in_backward():
             return outputs
         self._watch.start()
         return self._passes[-1].see_outputs(outputs)
 
-    def _see_loss(self, outputs: Any, targets: Any, loss: Tensor) -> None:
+    def _see_loss(self, outputs: Any, targets: Any, loss: Tensor, rest: dict[str, Any]) -> None:
         if self._looking_away or not self._passes:
             return
         with self.looking_away():
-            self._passes[-1].see_loss(self.loss_fn, outputs, targets, loss)
+            self._passes[-1].see_loss(self.loss_fn, outputs, targets, loss, rest)
 
     def _see_parameter(self, name: str, uses: Sequence[Contribution], gradient: Tensor) -> None:
         self._watch.stop()
@@ -366,6 +366,15 @@ class GradientNoiseRecorder:
             self._moments = own if self._moments is None else self._moments.merge(own)
         if self.on_record is not None:
             self.on_record(row.summary())
+
+
+def _in_backward() -> bool:
+    """Whether autograd runs, so that a forward pass now is the recomputation of a checkpoint."""
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _arguments_of(step: tuple[Any, ...]) -> list[Any]:

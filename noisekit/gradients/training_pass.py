@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -41,9 +41,9 @@ class TrainingPass:
     ):
         self.plan, self.inputs, self.n_samples = plan, inputs, n
         self.collector = Collector(selection)
-        self.loss: Tensor | None = None
-        self.factor: Tensor | None = None
-        self.reduction: str = "mean"
+        self._losses: list[_SeenLoss] = []
+        self._told = False
+        """Whether the loop itself has shown the loss."""
         self.step_samples = n
         """Samples of all passes (and processes) before the optimizer step."""
         self.gradients: dict[str, Tensor] = {}
@@ -68,23 +68,54 @@ class TrainingPass:
                     leaf.register_hook(partial(_keep, received, k))
         return seen.given
 
-    def see_loss(self, loss_fn: Any, outputs: Any, targets: Any, loss: Tensor) -> None:
-        """Keep the loss and find out how it is reduced."""
-        self.reduction = reduction_of(self.plan, loss_fn, outputs, targets, self.n_samples)
-        self.see_reduced_loss(loss)
+    def see_loss(
+        self, loss_fn: Any, outputs: Any, targets: Any, loss: Tensor, rest: Mapping[str, Any]
+    ) -> None:
+        """Keep the loss and find out how it is reduced; ``rest`` are the further arguments of its call."""
+        if self._told:
+            return
+        if rest:
+            key = tuple((name, v if isinstance(v, str | float | int) else id(v)) for name, v in rest.items())
+            loss_fn = self.plan.losses.setdefault((id(loss_fn), key), partial(loss_fn, **rest))
+        reduction = reduction_of(self.plan, loss_fn, outputs, targets, self.n_samples)
+        self._losses.append(_SeenLoss(loss, reduction, 1.0))
 
-    def see_reduced_loss(self, loss: Tensor, factor: float = 1.0) -> None:
-        """Keep the loss and, once it is differentiated, the factor it was multiplied by.
+    def see_told_loss(self, loss: Tensor, factor: float, reduction: str) -> None:
+        """Keep the loss that the loop shows, which has been multiplied by ``factor`` already."""
+        self._told = True
+        self._losses = [_SeenLoss(loss, reduction, factor)]
 
-        ``factor`` is what it has been multiplied by already.
-        """
-        seen = loss.detach() / factor
-        self.loss = seen if self.loss is None else self.loss + seen
+    @property
+    def _differentiated(self) -> list[_SeenLoss]:
+        return [loss for loss in self._losses if loss.factor is not None]
 
-        def keep(grad: Tensor) -> None:
-            self.factor = grad.detach() * factor
+    @property
+    def loss(self) -> Tensor | None:
+        """The loss of this pass."""
+        values = [loss.value for loss in self._differentiated]
+        return torch.stack(values).sum(0) if values else None
 
-        loss.register_hook(keep)
+    @property
+    def reduction(self) -> str:
+        """ "mean", "sum" or "step"."""
+        return self._differentiated[0].reduction
+
+    @property
+    def factor(self) -> Tensor | None:
+        """What the loss was multiplied by before it was differentiated; None where it was not seen."""
+        found = self._differentiated
+        if not found:
+            return None
+        several = len(found) > 1
+        if several and (
+            len({loss.reduction for loss in found}) > 1 or any(float(loss.factor or 0) != 1 for loss in found)
+        ):
+            raise InputError(
+                f"The loss function was called {len(found)} times in this step and its values were weighted, "
+                "so what the loss of a sample is cannot be told: call recorder.observe(loss) with the whole "
+                "loss before it is scaled."
+            )
+        return found[0].factor
 
     def add(self, name: str, uses: Sequence[Contribution], gradient: Tensor) -> None:
         """Take the contributions of a parameter."""
@@ -100,17 +131,21 @@ class TrainingPass:
     @property
     def scale(self) -> Tensor:
         """What turns contributions into per-sample gradients."""
-        assert self.factor is not None
-        factor = self.factor.float() if self.factor.dtype in (torch.float16, torch.bfloat16) else self.factor
+        factor = self.factor
+        assert factor is not None
+        factor = factor.float() if factor.dtype in (torch.float16, torch.bfloat16) else factor
         samples = {"mean": self.n_samples, "step": self.step_samples}.get(self.reduction, 1)
         return samples / factor
 
     def sums(self, model: nn.Module, names: Sequence[str]) -> Sums:
         """Return the sums over the samples, after replaying what the hooks do not see."""
         if self.plan.replayed:
+            parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+            for name in self.plan.replayed:
+                self.gradients.setdefault(name, torch.zeros_like(parameters[name]))
             replay(
                 model,
-                {name: p for name, p in model.named_parameters() if p.requires_grad},
+                parameters,
                 self.plan.replayed,
                 self.inputs,
                 cotangents(self._outer, self._inner, self.plan.frontier),
@@ -162,6 +197,20 @@ def _gram(passes: Sequence[TrainingPass], names: Sequence[str]) -> Tensor:
     assert total is not None
     scales = torch.cat([p.scale.expand(p.n_samples) for p in passes]).to(total.dtype)
     return total * scales * scales[:, None]
+
+
+class _SeenLoss:
+    """A loss, and once it is differentiated what it was multiplied by."""
+
+    def __init__(self, loss: Tensor, reduction: str, factor: float):
+        self.value = loss.detach() / factor
+        self.reduction = reduction
+        self.factor: Tensor | None = None
+
+        def keep(grad: Tensor) -> None:
+            self.factor = grad.detach() * factor
+
+        loss.register_hook(keep)
 
 
 def _keep(received: list[Tensor | None], k: int, gradient: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable
 from types import CodeType, FrameType
@@ -10,8 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-OnLoss = Callable[[Any, Any, Tensor], None]
-"""Called with (outputs, targets, loss)."""
+OnLoss = Callable[[Any, Any, Tensor, dict[str, Any]], None]
+"""Called with (outputs, targets, loss, further arguments)."""
+_Call = tuple[Any, Any, dict[str, Any]]
 
 
 class LossWatch:
@@ -29,9 +31,10 @@ class LossWatch:
         self._receiver: Any = None
         if self._module is None:
             self._code, self._receiver = _code_of(loss_fn)
+            self._defaults = _defaults_of(loss_fn)
         self._handle: Any = None
         self._previous: Any = None
-        self._arguments: list[tuple[Any, Any]] = []
+        self._arguments: list[_Call] = []
         self._running = False
 
     @property
@@ -44,7 +47,7 @@ class LossWatch:
             return
         self._running = True
         if self._module is not None:
-            self._handle = self._module.register_forward_hook(self._module_returned)
+            self._handle = self._module.register_forward_hook(self._module_returned, with_kwargs=True)
         elif self._code is not None:
             self._previous = sys.getprofile()
             sys.setprofile(self._profile)
@@ -61,29 +64,53 @@ class LossWatch:
             self._previous = None
         self._arguments.clear()
 
-    def _module_returned(self, _: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._seen(args[0], args[1] if len(args) > 1 else None, output)
+    def _module_returned(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        self._seen(_split(list(given.items()), {}), output)
 
     def _profile(self, frame: FrameType, event: str, arg: Any) -> None:
         if self._previous is not None:
             self._previous(frame, event, arg)
         if frame.f_code is not self._code or event not in ("call", "return"):
             return
-        names = frame.f_code.co_varnames[: frame.f_code.co_argcount]
+        if event == "return":
+            if self._arguments:
+                self._seen(self._arguments.pop(), arg)
+            return
+        given = _given(frame)
         if self._receiver is not None:
-            if frame.f_locals.get(names[0]) is not self._receiver:
+            if given[0][1] is not self._receiver:
                 return
-            names = names[1:]
-        if event == "call":
-            values = [frame.f_locals.get(name) for name in names[:2]]
-            self._arguments.append((values[0] if values else None, values[1] if len(values) > 1 else None))
-        elif self._arguments:
-            outputs, targets = self._arguments.pop()
-            self._seen(outputs, targets, arg)
+            given = given[1:]
+        self._arguments.append(_split(given, self._defaults))
 
-    def _seen(self, outputs: Any, targets: Any, loss: Any) -> None:
+    def _seen(self, call: _Call, loss: Any) -> None:
         if isinstance(loss, Tensor) and loss.requires_grad:
-            self._on_loss(outputs, targets, loss)
+            self._on_loss(call[0], call[1], loss, call[2])
+
+
+def _given(frame: FrameType) -> list[tuple[str, Any]]:
+    """Return the arguments of the call that ``frame`` begins, by name; those of *args are named by number."""
+    code, values = frame.f_code, frame.f_locals
+    names, count = code.co_varnames, code.co_argcount
+    given = [(name, values.get(name)) for name in names[:count]]
+    rest = count + code.co_kwonlyargcount
+    if code.co_flags & inspect.CO_VARARGS:
+        given += [(str(k), value) for k, value in enumerate(values.get(names[rest], ()))]
+        rest += 1
+    given += [(name, values.get(name)) for name in names[count : count + code.co_kwonlyargcount]]
+    if code.co_flags & inspect.CO_VARKEYWORDS:
+        given += list(values.get(names[rest], {}).items())
+    return given
+
+
+def _split(given: list[tuple[str, Any]], defaults: dict[str, Any]) -> _Call:
+    """Return outputs, targets and the further arguments that are not what they are by default."""
+    values = [value for _, value in given[:2]] + [None, None]
+    further = {n: v for n, v in given[2:] if not n.isdigit() and (n not in defaults or defaults[n] is not v)}
+    return values[0], values[1], further
 
 
 def _code_of(loss_fn: Any) -> tuple[CodeType | None, Any]:
@@ -95,3 +122,12 @@ def _code_of(loss_fn: Any) -> tuple[CodeType | None, Any]:
     if not hasattr(function, "__code__"):
         receiver, function = loss_fn, type(loss_fn).__call__
     return getattr(function, "__code__", None), receiver
+
+
+def _defaults_of(loss_fn: Any) -> dict[str, Any]:
+    """Return what the arguments of ``loss_fn`` are where they are not given."""
+    try:
+        parameters = inspect.signature(loss_fn).parameters
+    except (TypeError, ValueError):
+        return {}
+    return {name: p.default for name, p in parameters.items() if p.default is not p.empty}

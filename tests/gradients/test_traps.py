@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import noisekit as nk
 from noisekit.errors import InputError, UnsupportedModelError
@@ -118,7 +119,7 @@ def test_per_sample_gradients_of_unusual_parameters(model: nn.Module, engine: st
 def test_complex_and_lazy_parameters_are_refused(parameter: Any) -> None:
     model = Applied(lambda m, x: m.line(x), line=nn.Linear(4, 3))
     model.odd = parameter
-    with pytest.raises(InputError, match="odd.* are complex or not initialised"):
+    with pytest.raises(InputError, match=r"odd.* are complex or not initialised"):
         nk.gradient_statistics(model, F.mse_loss, randn(5, 4), randn(5, 3))
 
 
@@ -205,3 +206,76 @@ def test_two_backward_passes_through_one_forward_pass_are_refused() -> None:
 
     with pytest.raises(InputError, match="call backward once"):
         recorded(model, F.mse_loss, step)
+
+
+def test_losses_that_are_weighted_against_each_other_are_refused_until_observed() -> None:
+    model, x, y = nn.Linear(4, 3).double(), randn(5, 4), randn(5, 3)
+
+    def step() -> None:
+        out = model(x)
+        (0.7 * F.mse_loss(out, y) + 0.3 * F.mse_loss(out, 0 * y)).backward()
+
+    with pytest.raises(InputError, match="called 2 times"):
+        recorded(model, F.mse_loss, step)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with nk.GradientNoiseRecorder(model, F.mse_loss, optimizer, schedule=nk.every(1)) as recorder:
+        out = model(x)
+        loss = 0.7 * F.mse_loss(out, y) + 0.3 * F.mse_loss(out, 0 * y)
+        recorder.observe(loss)
+        (1024 * loss).backward()
+        optimizer.step()
+    rows = by_sample(model, lambda o, t: 0.7 * F.mse_loss(o, t) + 0.3 * F.mse_loss(o, 0 * t), x, y)
+    norms = sum(r.flatten(1).square().sum(1) for r in rows.values())
+    torch.testing.assert_close(recorder.result().squared_norm[0], norms, rtol=1e-9, atol=0)
+    torch.testing.assert_close(recorder.result().loss[0], loss.detach().float())
+
+
+@pytest.mark.parametrize("kind", ["function", "wrapped", "module"])
+def test_arguments_of_the_loss_in_the_loop_are_heeded(kind: str) -> None:
+    model, x, y = nn.Linear(4, 3).double(), randn(5, 4), randn(5, 3)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Tensor:
+        return F.mse_loss(*args, **kwargs)
+
+    class Loss(nn.Module):
+        def forward(self, outputs: Tensor, targets: Tensor, *, reduction: str = "mean") -> Tensor:
+            return F.mse_loss(outputs, targets, reduction=reduction)
+
+    loss_fn: Any = {"function": F.mse_loss, "wrapped": wrapped, "module": Loss()}[kind]
+    names = ("outputs", "targets") if kind == "module" else ("input", "target")
+
+    def step() -> None:
+        loss_fn(**dict(zip(names, (model(x), y), strict=True)), reduction="sum").backward()
+
+    found = recorded(model, loss_fn, step)
+    rows = by_sample(model, lambda o, t: F.mse_loss(o, t, reduction="sum"), x, y)
+    norms = sum(r.flatten(1).square().sum(1) for r in rows.values())
+    torch.testing.assert_close(found.squared_norm[0], norms, rtol=1e-9, atol=0)
+
+
+def test_the_recorded_loss_is_the_one_that_is_differentiated() -> None:
+    model, x, y = nn.Linear(4, 3).double(), randn(5, 4), randn(5, 3)
+
+    def step() -> None:
+        F.mse_loss(model(0 * x), y)  # a look at other data, with gradients on
+        F.mse_loss(model(x), y).backward()
+
+    found = recorded(model, F.mse_loss, step)
+    torch.testing.assert_close(found.loss[0], F.mse_loss(model(x), y).detach().float())
+
+
+@pytest.mark.parametrize("functional", [False, True])
+def test_a_checkpoint_around_the_whole_model(functional: bool) -> None:
+    x, y = randn(5, 4), randn(5, 3)
+    model: nn.Module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    if functional:
+        model = Applied(
+            lambda m, x: m.line(torch.tanh(x @ m.w)), w=nn.Parameter(torch.rand(4, 6)), line=model[2]
+        )
+
+    def step() -> None:
+        F.mse_loss(checkpoint(model, x, use_reentrant=False), y).backward()
+
+    rows = by_sample(model, F.mse_loss, x, y)
+    norms = sum(r.flatten(1).square().sum(1) for r in rows.values())
+    torch.testing.assert_close(recorded(model, F.mse_loss, step).squared_norm[0], norms, rtol=1e-9, atol=0)
