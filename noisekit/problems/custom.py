@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noisekit.errors import InputError, NoisekitError, unknown_name
+from noisekit.errors import InputError, NoisekitError, NonFiniteError, unknown_name
 from noisekit.problems.base import Problem
+from noisekit.problems.network import ModelProblem
 
 
 def problem_from_path(path: str, *, seed: int = 0, **options: Any) -> Problem:
@@ -26,6 +27,7 @@ def problem_from_path(path: str, *, seed: int = 0, **options: Any) -> Problem:
 
     Raises:
         InputError: if there is no such file or function, it fails, or what it returns is not a problem.
+        NonFiniteError: if the loss or gradient of a problem without network is NaN or infinite at x0.
     """
     file, _, function = path.rpartition(":")
     if not file.endswith(".py") or not function.isidentifier():
@@ -81,14 +83,23 @@ def _checked(problem: Any, path: str) -> Problem:
     if not isinstance(x0, Tensor) or x0.ndim != 1 or not x0.is_floating_point() or not x0.isfinite().all():
         raise InputError(f"x0 of {path} is not a vector (coordinate,) of finite floating-point numbers.")
     x = torch.stack([x0, x0])
-    for what, value, shape in (
-        ("loss(x)", problem.loss(x), (2,)),
-        ("gradient(x)", problem.gradient(x), tuple(x.shape)),
+    for what, evaluate, shape in (
+        ("loss(x)", problem.loss, (2,)),
+        ("gradient(x)", problem.gradient, tuple(x.shape)),
     ):
+        try:
+            value = evaluate(x)
+        except NoisekitError:
+            raise
+        except Exception as error:
+            raise InputError(f"{what} of {path} failed: {type(error).__name__}: {error}") from error
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         if found != shape:
             raise InputError(
                 f"{what} of {path} gives {found} for x of shape {tuple(x.shape)}; it needs {shape}, "
                 "one row a replicate."
             )
+        # The recorded training of a network says more: at which step and in which parameters.
+        if not isinstance(problem, ModelProblem) and not value.isfinite().all():
+            raise NonFiniteError(f"{what} of {path} is NaN or infinite at x0, where runs begin.")
     return problem

@@ -73,6 +73,11 @@ class ModelProblem:
         replicates: Literal["auto", "vmap", "loop"] = "auto",
         chunk_size: int | None = None,
     ) -> None:
+        for what, given in (("inputs", inputs), ("targets", targets)):
+            if not isinstance(given, Tensor):
+                raise InputError(
+                    f"{what} is a {type(given).__name__}; it needs to be one tensor, with samples first."
+                )
         if inputs.ndim == 0 or len(inputs) == 0 or len(inputs) != len(targets):
             raise InputError(
                 f"There are {tuple(inputs.shape)} inputs and {tuple(targets.shape)} targets; "

@@ -5,7 +5,7 @@ import textwrap
 import pytest
 import torch
 
-from noisekit.errors import InputError
+from noisekit.errors import InputError, NonFiniteError
 from noisekit.problems import load_problem, problem_from_path
 
 GOOD = """
@@ -48,6 +48,18 @@ GOOD = """
         bare.x0 = torch.ones(2, 2)
         return bare
 
+    def fails_later():
+        bare = Bare()
+        bare.loss = lambda x: {}["data"]
+        bare.gradient = lambda x: x
+        return bare
+
+    def not_finite():
+        bare = Bare()
+        bare.loss = lambda x: x.sum(-1)
+        bare.gradient = lambda x: x / 0
+        return bare
+
     def fails():
         raise RuntimeError("the disk is full")
 
@@ -82,6 +94,7 @@ def test_load_problem_takes_the_same_path(file):
         ("incomplete", "returned a Bare without loss, gradient"),
         ("flat_loss", r"loss\(x\) of .* gives \(\) for x of shape \(2, 2\); it needs \(2,\)"),
         ("no_start", "x0 of .* is not a vector"),
+        ("fails_later", r"loss\(x\) of .* failed: KeyError: 'data'"),
         ("fails", "failed: RuntimeError: the disk is full"),
         ("CONSTANT", "is a int; it needs to be a function"),
         ("not a name", "not of the form my_module.py:make_problem"),
@@ -90,6 +103,11 @@ def test_load_problem_takes_the_same_path(file):
 def test_what_is_wrong_is_said(file, function, message):
     with pytest.raises(InputError, match=message):
         problem_from_path(f"{file}:{function}")
+
+
+def test_a_gradient_that_is_infinite_at_the_start_is_named(file):
+    with pytest.raises(NonFiniteError, match=r"gradient\(x\) of .* is NaN or infinite at x0"):
+        problem_from_path(f"{file}:not_finite")
 
 
 def test_a_wrong_file_is_named(tmp_path):

@@ -70,6 +70,7 @@ def test_nan_in_the_data_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"targets": [0, 1]}, "targets is a list; it needs to be one tensor"),
         ({"targets": torch.zeros(5, dtype=torch.int64)}, "same number of samples"),
         ({"inputs": torch.zeros(0, 2), "targets": torch.zeros(0, dtype=torch.int64)}, "at least one"),
         ({"replicates": "parallel"}, "'auto', 'vmap' or 'loop'"),
