@@ -139,15 +139,18 @@ class AdamSDE(PreconditionedSDE):
         if not self.fused:
             v.lerp_(second, self.one_minus_beta2 / at.substeps)
         # ∇f dt + √(η dt) ζ, over dt.
-        move = gradient if data else torch.lerp(gradient, noisy, math.sqrt(at.substeps), out=noisy)
+        move = gradient if data else self.moving(gradient, noisy, at)
         direction = m
-        if self.variant != "malladi":
+        if self.variant == "consistent" and at.substeps == 1:
+            m.lerp_(move, part)
+        elif self.variant != "malladi":
             ahead = move if self.variant == "consistent" else gradient
-            direction = torch.lerp(m, ahead, part, out=second)
+            direction = torch.lerp(m, ahead, part, out=at.buffer("second", x))
         if self.decoupled:
             x.mul_(1 - u * self.decoupled * at.dt)
         x.addcdiv_(direction, divisor, value=-u * ratio * at.dt)
-        m.lerp_(move, part / at.substeps)
+        if not (self.variant == "consistent" and at.substeps == 1):
+            m.lerp_(move, part / at.substeps)
         return None
 
     def settings(self) -> dict[str, Any]:

@@ -22,6 +22,8 @@ Schedule = Callable[[int], float]
 """Factor on the learning rate at optimizer step k, as in torch's LambdaLR."""
 
 
+Constants = tuple[Tensor | None, Tensor | None, Tensor | None]
+
 _WIDE = 4096
 """Coordinates from which constants are broadcast over the replicates."""
 
@@ -96,9 +98,7 @@ class OptimizerSDE(ABC):
         self.schedule = schedule
         self.order = order
         self._needs_graph = True
-        self._known: dict[
-            tuple[torch.dtype, torch.device, torch.Size], tuple[Tensor | None, Tensor | None]
-        ] = {}
+        self._known: dict[tuple[torch.dtype, torch.device, torch.Size], Constants] = {}
 
     @abstractmethod
     def terms(self, state: State, at: Substep) -> tuple[State, State]:
@@ -176,19 +176,20 @@ class OptimizerSDE(ABC):
             return torch.add(gradient, self.noise.sqrt_covariance_product(x, at.normals), out=out)
         return torch.addcmul(gradient, at.normals, scale, out=out)
 
-    def _constants(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return σ (if Σ is diagonal) and diag Σ of a noise that is the same everywhere, worked out once.
+    def _constants(self, x: Tensor) -> Constants:
+        """Return σ (if Σ is diagonal), diag Σ and 1/√(2 diag Σ) of a noise that is the same everywhere.
 
         Both have the shape of x where that is small: broadcasting a short row costs more than reading it.
         """
         key = (x.dtype, x.device, x.shape)
         if key not in self._known:
-            found: tuple[Tensor | None, Tensor | None] = (None, None)
+            found: Constants = (None, None, None)
             if isinstance(self.noise, (GaussianNoise, StudentTNoise)):
                 rows = x if x.shape[1] < _WIDE else x[0]
                 variance = self.noise.variance(x[:1])[0].expand_as(rows).contiguous()
                 scale = variance.sqrt() if self.noise.independent else None
-                found = (scale, variance.clamp(min=1e-30))
+                floored = variance.clamp(min=1e-30)
+                found = (scale, floored, (2 * floored).rsqrt_())
             self._known[key] = found
         return self._known[key]
 

@@ -71,7 +71,15 @@ class PreconditionedSDE(OptimizerSDE):
             gradient = gradient.add(x, alpha=self.weight_decay)
         if self.variant == "malladi":
             return gradient, variance.expand_as(x)
-        return gradient, torch.addcmul(variance, gradient, gradient, out=at.buffer("second", x))
+        second = at.buffer("second", x)
+        if self.fused and at.substeps == 1:
+            # V moves by the noisy square alone then, and needs no mean.
+            return gradient, second
+        return gradient, torch.addcmul(variance, gradient, gradient, out=second)
+
+    def moving(self, gradient: Tensor, noisy: Tensor, at: Substep) -> Tensor:
+        """Return (∇f dt + √(η dt) ζ)/dt from ∇f and ∇f + ζ; ``noisy`` is overwritten."""
+        return noisy if at.substeps == 1 else torch.lerp(gradient, noisy, math.sqrt(at.substeps), out=noisy)
 
     def data_step(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor, Tensor] | None:
         """Return S, ∇f + ζ and (∇f dt + √(η dt) ζ)/dt from one pass over the data, or None.

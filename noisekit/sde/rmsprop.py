@@ -108,7 +108,7 @@ class RMSpropSDE(PreconditionedSDE):
             divisor = torch.sqrt(v, out=at.buffer("work", v)).add_(self.eps)
             v.lerp_(second, self.one_minus_beta2 / at.substeps)
         # ∇f dt + √(η dt) ζ, over dt.
-        move = gradient if data else torch.lerp(gradient, noisy, math.sqrt(at.substeps), out=noisy)
+        move = gradient if data else self.moving(gradient, noisy, at)
         if self.decoupled:
             x.mul_(1 - u * self.decoupled * at.dt)
         x.addcdiv_(move, divisor, value=-u * at.dt)

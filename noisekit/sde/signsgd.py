@@ -51,7 +51,14 @@ class SignSGDSDE(OptimizerSDE):
         """Return E[sign g] where coordinates are independent."""
         if not is_normal(self.noise):
             return self.noise.expected_sign(x, self.gradient(x))
-        return expected_normal_sign(*self.moments(x, at), at)
+        # E[sign g] = erf(∇f/√(2 diag Σ))
+        inverse = self._constants(x)[2]
+        if inverse is None:
+            gradient, variance = self.moments(x, at)
+            inverse = (2 * variance).rsqrt_()
+        else:
+            gradient = self.gradient(x)
+        return torch.mul(gradient, inverse, out=at.buffer("mean", x)).erf_()
 
     def _correlated_signs(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor]:
         """Return E[sign g] and a draw with mean 0 and covariance Cov(sign g), where they are correlated."""
@@ -62,7 +69,8 @@ class SignSGDSDE(OptimizerSDE):
             else:
                 gradient, variance = self.moments(x, at)
                 draw = self.noise.sqrt_covariance_product(x, at.normals)
-            mean = expected_normal_sign(gradient, variance, at)
+            # E[sign g] = erf(∇f/√(2 diag Σ))
+            mean = torch.mul(gradient, (2 * variance).rsqrt_(), out=at.buffer("mean", x)).erf_()
         else:
             shared = self.noise.mean_gradient if self.shares_data else self.gradient  # type: ignore[attr-defined]
             gradient = shared(x)
@@ -88,11 +96,6 @@ class SignSGDSDE(OptimizerSDE):
             mean, noise = self._correlated_signs(x, at)
             x.sub_(noise, alpha=u * at.noise_step)
         x.sub_(mean, alpha=u * at.dt)
-
-
-def expected_normal_sign(gradient: Tensor, variance: Tensor, at: Substep) -> Tensor:
-    """Return E[sign g] = erf(∇f/√(2 diag Σ)) in a buffer."""
-    return torch.mul(gradient, (2 * variance).rsqrt_(), out=at.buffer("mean", gradient)).erf_()
 
 
 def deviation_of_signs(mean: Tensor, at: Substep) -> Tensor:

@@ -74,16 +74,19 @@ class Trajectory:
         """Record the statistics over all replicates at saved step number ``index``."""
         if self.keep_state:
             return
-        finite = x.isfinite().all(dim=1)
-        x = x[finite]
+        # A sum is finite only where every term is, and takes less time than looking at each.
+        x = x[x.sum(dim=1).isfinite()]
         if len(x) == 0:
             for value in self.statistics.values():
                 value[..., index, :] = torch.nan
             return
-        self.statistics["x_mean"][index] = x.mean(dim=0)
-        self.statistics["x_variance"][index] = x.var(dim=0) if len(x) > 1 else torch.nan
+        mean = x.mean(dim=0)
+        self.statistics["x_mean"][index] = mean
         if "x_quantile" in self.statistics:
             self.statistics["x_quantile"][:, index] = quantiles_over_rows(x, self.quantiles)
+        # x is a copy here. Two passes along the rows are faster than torch's own variance down the columns.
+        squares = x.sub_(mean).square_().sum(dim=0)
+        self.statistics["x_variance"][index] = squares / (len(x) - 1) if len(x) > 1 else torch.nan
 
     def total(self, x: Tensor, out: Tensor) -> None:
         """Write the sum over coordinates: finite only if every term is (overflow is a divergence as well)."""
