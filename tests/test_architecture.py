@@ -22,7 +22,7 @@ ROOMS = [
     "report",
     "cli",
 ]
-FOUNDATION = {"errors", "_typing", "__version__"}
+FOUNDATION = {"errors", "_typing", "_readable", "__version__"}
 WITHOUT_TORCH = ["plots", "report", "results"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -24,6 +24,7 @@ from noisekit.gradients.batch import tensors_of
 from noisekit.gradients.contributions import Contribution
 from noisekit.gradients.layer_replay import LayerCall, ReplayRule, begin_call
 from noisekit.gradients.layer_rules import LayerRule, find_rule
+from noisekit.gradients.local_hook import LocalHook
 from noisekit.gradients.replayed_layers import find_replay_rule
 
 OnParameter = Callable[[str, Sequence[Contribution], Tensor], None]
@@ -141,9 +142,9 @@ class HookCapture:
             assert module is not None
             wanted.update(dict.fromkeys(target.names.values()))
             if target.replay is not None:
-                before = partial(self._begin_replayed_call, target)
+                before = LocalHook(partial(self._begin_replayed_call, target))
                 self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-            hook = partial(self._see_call if target.rule else self._see_replayed_call, target)
+            hook = LocalHook(partial(self._see_call if target.rule else self._see_replayed_call, target))
             self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
         for name in wanted:
             self._handles.append(tensors[name].register_hook(partial(self._see_gradient, name)))

@@ -11,11 +11,11 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.hooks import RemovableHandle
 
 from noisekit.errors import InputError
 from noisekit.gradients.batch import ONE_SAMPLE, Batch, CallArguments, as_batch, count_samples
+from noisekit.gradients.checkpointing import aside, in_backward
 from noisekit.gradients.checks import check_training, plan_for, refuse_mixing_layers
 from noisekit.gradients.collector import Sums
 from noisekit.gradients.compiled import EagerStance
@@ -23,6 +23,7 @@ from noisekit.gradients.contributions import Contribution
 from noisekit.gradients.distributed import merge_step, sums_of_batch
 from noisekit.gradients.engine import check_engine, run_pass, underlying, underlying_optimizer
 from noisekit.gradients.hooks import HookCapture
+from noisekit.gradients.local_hook import LocalHook
 from noisekit.gradients.random_state import random_state, untouched_random_state
 from noisekit.gradients.ranks import Ranks
 from noisekit.gradients.record import GradientRecord
@@ -100,7 +101,8 @@ class GradientNoiseRecorder:
             "gram": gram and self._ranks is None,
             "seed": seed,
         }
-        self._keep_uses = gram and (micro_batches > 1 or self._ranks is not None)
+        self._several = micro_batches > 1
+        self._keep_uses = gram and (self._several or self._ranks is not None)
         self._keep_moments = moments
         self._moments: RunningMoments | None = None
         self._selection: Selection | None = None
@@ -122,8 +124,8 @@ class GradientNoiseRecorder:
     def __enter__(self) -> GradientNoiseRecorder:
         self.attach()
         self._handles = [
-            self.optimizer.register_step_pre_hook(self._before_step),
-            self.optimizer.register_step_post_hook(self._after_step),
+            self.optimizer.register_step_pre_hook(LocalHook(self._before_step)),
+            self.optimizer.register_step_post_hook(LocalHook(self._after_step)),
         ]
         return self
 
@@ -134,9 +136,9 @@ class GradientNoiseRecorder:
         """Begin to watch the model, for loops that call ``end_step`` themselves and ``detach`` at the end."""
         if self.model in _ATTACHED:
             raise InputError("A recorder is already attached to this model: leave its `with` block first.")
-        _ATTACHED.add(self.model)
         self._start = time.perf_counter()
         self._arm()
+        _ATTACHED.add(self.model)
 
     def detach(self) -> None:
         """Take every hook off."""
@@ -255,8 +257,8 @@ class GradientNoiseRecorder:
     def _arm(self) -> None:
         if self.engine == "hooks" and self.schedule(self.step) and not self._step_handles:
             self._step_handles = [
-                self.model.register_forward_pre_hook(self._before_forward, with_kwargs=True),
-                self.model.register_forward_hook(self._after_forward),
+                self.model.register_forward_pre_hook(LocalHook(self._before_forward), with_kwargs=True),
+                self.model.register_forward_hook(LocalHook(self._after_forward)),
             ]
             self._eager.enter()
 
@@ -272,15 +274,17 @@ class GradientNoiseRecorder:
         self._passes.clear()
 
     def _before_forward(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._unseen or not torch.is_grad_enabled() or _in_backward():
+        if self._unseen or not torch.is_grad_enabled() or in_backward():
             return
         inputs = CallArguments((args, kwargs))
         n = count_samples(inputs)
-        with self.looking_away(), saved_tensors_hooks(_as_it_is, _as_it_is):  # not those of a checkpoint
+        with self.looking_away(), aside():
             plan = plan_for(model, inputs)
             self._prepare(inputs)
         assert self._selection is not None
         tensors = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if self._thrown_away(tensors):
+            self._passes.clear()
         state = random_state(tensors) if plan.replayed and plan.stochastic else []
         if not self._passes or self._passes[-1].differentiated or self._passes[-1].n_samples != n:
             self._passes.append(
@@ -295,8 +299,19 @@ class GradientNoiseRecorder:
             self._capture.catch_up(model, args, kwargs)
         self._capture.n_samples = n
 
+    def _thrown_away(self, tensors: dict[str, Tensor]) -> bool:
+        """Whether gradients were set to None after a backward pass that no step followed.
+
+        Where several passes make a step, they may be on their way into a sum of the loop's own.
+        """
+        return (
+            not self._several
+            and any(p.differentiated for p in self._passes)
+            and all(p.grad is None for p in tensors.values())
+        )
+
     def _after_forward(self, _: nn.Module, args: tuple[Any, ...], outputs: Any) -> Any:
-        if self._unseen or not self._passes or not torch.is_grad_enabled() or _in_backward():
+        if self._unseen or not self._passes or not torch.is_grad_enabled() or in_backward():
             return outputs
         self._watch.start()
         return self._passes[-1].see_outputs(outputs)
@@ -366,15 +381,6 @@ class GradientNoiseRecorder:
             self._moments = own if self._moments is None else self._moments.merge(own)
         if self.on_record is not None:
             self.on_record(row.summary())
-
-
-def _in_backward() -> bool:
-    """Whether autograd runs, so that a forward pass now is the recomputation of a checkpoint."""
-    return bool(torch._C._current_graph_task_id() != -1)
-
-
-def _as_it_is(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def _arguments_of(step: tuple[Any, ...]) -> list[Any]:

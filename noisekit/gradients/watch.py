@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from noisekit.gradients.local_hook import LocalHook
+
 OnLoss = Callable[[Any, Any, Tensor, dict[str, Any]], None]
 """Called with (outputs, targets, loss, further arguments)."""
 _Call = tuple[Any, Any, dict[str, Any]]
@@ -47,7 +49,9 @@ class LossWatch:
             return
         self._running = True
         if self._module is not None:
-            self._handle = self._module.register_forward_hook(self._module_returned, with_kwargs=True)
+            self._handle = self._module.register_forward_hook(
+                LocalHook(self._module_returned), with_kwargs=True
+            )
         elif self._code is not None:
             self._previous = sys.getprofile()
             sys.setprofile(self._profile)

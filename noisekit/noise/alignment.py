@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from noisekit._readable import Readable
 from noisekit.errors import InputError, NonFiniteError
 from noisekit.noise.hessian_products import (
     differentiable_sample_losses,
     directional_derivatives,
     top_curvature,
 )
-from noisekit.noise.readable import Readable
 from noisekit.noise.samples import as_samples
 from noisekit.problems.base import SampledProblem
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from noisekit._readable import Readable
 from noisekit.errors import InputError
 from noisekit.gradients.record import GradientRecord
 from noisekit.noise.alignment import HessianAlignment, hessian_alignment
@@ -17,7 +18,6 @@ from noisekit.noise.drift import NoiseDrift, noise_drift
 from noisekit.noise.fit import NoiseFit, fit_noise
 from noisekit.noise.noise_scale import NoiseScale
 from noisekit.noise.participation import ParticipationRatio, participation_over_steps
-from noisekit.noise.readable import Readable
 from noisekit.noise.record_noise_scale import TOTAL, record_noise_scale
 from noisekit.noise.samples import evenly_spread
 from noisekit.noise.symmetry import Skewness, skewness

@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from noisekit._readable import Readable, typical
 from noisekit.errors import InputError, unknown_name
 from noisekit.noise.base import check_batch_size
 from noisekit.noise.gaussian import GaussianNoise
-from noisekit.noise.readable import Readable, typical
 from noisekit.noise.samples import as_samples
 from noisekit.noise.shrinkage import ledoit_wolf, oracle_approximating
 from noisekit.noise.spiked import spikes

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from noisekit._readable import Readable
 from noisekit.errors import InputError
-from noisekit.noise.readable import Readable
 from noisekit.noise.trend import FEWEST_POINTS, fit_line
 
 _CLEAR = 4.0

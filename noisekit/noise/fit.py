@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from noisekit._readable import Readable
 from noisekit.errors import unknown_name
 from noisekit.noise.gaussian import GaussianNoise
-from noisekit.noise.readable import Readable
 from noisekit.noise.samples import as_samples, repeated_share, scale_drift
 from noisekit.noise.selection import is_student_t, weakest_visible_df
 from noisekit.noise.student_t import StudentTNoise

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import stdtr
 from torch import Tensor
 
+from noisekit._readable import Readable, typical
 from noisekit.errors import InputError, unknown_name
-from noisekit.noise.readable import Readable, typical
 from noisekit.noise.samples import as_samples
 from noisekit.noise.student_t_fit import StudentTFit, fit_student_t
 

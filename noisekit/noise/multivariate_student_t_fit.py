@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from noisekit._readable import Readable, interval_95
 from noisekit.errors import InputError
 from noisekit.noise.base import check_batch_size
 from noisekit.noise.fisher_scoring import KAPPA_BOUND, KAPPA_LARGEST
-from noisekit.noise.readable import Readable, interval_95
 from noisekit.noise.samples import as_samples, constant_coordinates
 from noisekit.noise.student_t import StudentTNoise
 

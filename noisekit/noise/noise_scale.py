@@ -10,11 +10,11 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
+from noisekit._readable import Readable
 from noisekit.errors import InputError, NonFiniteError
 from noisekit.gradients.record import GradientStatistics
 from noisekit.noise.fieller import fieller_interval
 from noisekit.noise.gram import GramMoments, gram_matrix, gram_moments
-from noisekit.noise.readable import Readable
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,9 +9,9 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
+from noisekit._readable import Readable, interval_95
 from noisekit.gradients.record import GradientStatistics
 from noisekit.noise.gram import gram_matrix, gram_moments, trace_of_square
-from noisekit.noise.readable import Readable, interval_95
 from noisekit.noise.samples import MINIMUM_SAMPLES
 
 _MOST_STEPS = 16

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from noisekit._readable import Readable, typical
 from noisekit.errors import InputError
 from noisekit.gradients.record import GradientRecord
 from noisekit.noise.noise_scale import NoiseScale, noise_scale_over_steps
-from noisekit.noise.readable import Readable, typical
 
 TOTAL = "total"
 _WINDOW = 16

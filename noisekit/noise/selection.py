@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
+from noisekit._readable import Readable, typical
 from noisekit.errors import InputError
-from noisekit.noise.readable import Readable, typical
 from noisekit.noise.samples import as_samples, check_level
 from noisekit.noise.student_t_fit import StudentTFit, fit_student_t
 from noisekit.noise.student_t_likelihood import student_t_log_density

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from noisekit._readable import Readable, typical
 from noisekit.noise.fisher_scoring import KAPPA_BOUND, fisher_scoring
-from noisekit.noise.readable import Readable, typical
 from noisekit.noise.samples import as_samples, check_level, evenly_spread, has_run, sorted_rows
 from noisekit.noise.student_t_likelihood import fisher_information, rows_in_a_tile
 

@@ -8,8 +8,8 @@ import torch
 from scipy.special import stdtr
 from torch import Tensor
 
+from noisekit._readable import Readable
 from noisekit.noise.centre import robust_centre
-from noisekit.noise.readable import Readable
 from noisekit.noise.samples import as_samples, constant_coordinates, evenly_spread
 from noisekit.noise.selection import false_discovery_q_values
 

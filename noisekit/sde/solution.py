@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from noisekit._readable import Readable
 from noisekit.errors import InputError
-from noisekit.noise.readable import Readable
 
 if TYPE_CHECKING:
     import xarray as xr

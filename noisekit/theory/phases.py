@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from noisekit._readable import Readable
 from noisekit.errors import InputError
-from noisekit.noise.readable import Readable
 from noisekit.theory.inputs import GAUSSIAN_SLOPE, Array, as_array
 from noisekit.theory.noise_moments import noise_scales
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from noisekit._readable import Readable
 from noisekit.errors import InputError, unknown_name
-from noisekit.noise.readable import Readable
 from noisekit.theory.fluctuations import fluctuation
 from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters, check_variant
 from noisekit.theory.inputs import Array, as_array, as_symmetric

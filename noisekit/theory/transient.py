@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from noisekit._readable import Readable
 from noisekit.errors import InputError
-from noisekit.noise.readable import Readable
 from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters
 from noisekit.theory.inputs import (
     Array,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from noisekit.noise.readable import Readable
+from noisekit._readable import Readable
 
 Verdict = Literal["held", "unclear", "missed"]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
+from noisekit._readable import Readable
 from noisekit.errors import InputError, unknown_name
-from noisekit.noise.readable import Readable
 from noisekit.sde.solution import Solution
 
 

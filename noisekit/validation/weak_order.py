@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from noisekit._readable import Readable
 from noisekit.errors import InputError
-from noisekit.noise.readable import Readable
 from noisekit.sde.solution import Solution
 from noisekit.validation.compare import common_steps, curves
 

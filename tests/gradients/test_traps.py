@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -279,3 +281,47 @@ def test_a_checkpoint_around_the_whole_model(functional: bool) -> None:
     rows = by_sample(model, F.mse_loss, x, y)
     norms = sum(r.flatten(1).square().sum(1) for r in rows.values())
     torch.testing.assert_close(recorded(model, F.mse_loss, step).squared_norm[0], norms, rtol=1e-9, atol=0)
+
+
+def test_copies_of_a_watched_model_are_not_watched() -> None:
+    model, x, y = nn.Linear(4, 3).double(), randn(5, 4), randn(5, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with nk.GradientNoiseRecorder(model, F.mse_loss, optimizer, schedule=nk.every(1)) as recorder:
+        loss = F.mse_loss(model(x), y)
+        stored = io.BytesIO()
+        torch.save(model, stored)
+        stored.seek(0)
+        for other in (copy.deepcopy(model), torch.load(stored, weights_only=False)):
+            other(torch.full_like(x, torch.nan)).sum().backward()
+        loss.backward()
+        optimizer.step()
+    rows = by_sample(model, F.mse_loss, x, y)
+    norms = sum(r.flatten(1).square().sum(1) for r in rows.values())
+    torch.testing.assert_close(recorder.result().squared_norm[0], norms, rtol=1e-9, atol=0)
+
+
+def test_a_failed_attachment_leaves_the_model_free() -> None:
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+
+    def schedule(_: int) -> bool:
+        raise KeyError("schedule")
+
+    with pytest.raises(KeyError), nk.GradientNoiseRecorder(model, F.mse_loss, optimizer, schedule=schedule):
+        pass
+    with nk.GradientNoiseRecorder(model, F.mse_loss, optimizer):
+        pass
+
+
+def test_a_backward_pass_whose_gradients_are_thrown_away_is_forgotten() -> None:
+    model, x, y = nn.Linear(4, 3).double(), randn(5, 4), randn(5, 3)
+
+    def step() -> None:
+        F.mse_loss(model(2 * x), y).backward()
+        model.zero_grad()
+        F.mse_loss(model(x), y).backward()
+
+    rows = by_sample(model, F.mse_loss, x, y)
+    norms = sum(r.flatten(1).square().sum(1) for r in rows.values())
+    found = recorded(model, F.mse_loss, step, gram=False)
+    torch.testing.assert_close(found.squared_norm[0], norms, rtol=1e-9, atol=0)

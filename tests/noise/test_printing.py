@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import noisekit.noise as room
+from noisekit._readable import typical
 from noisekit.noise import (
     BlockNoise,
     HessianAlignment,
@@ -27,7 +28,6 @@ from noisekit.noise import (
     skewness,
     tail_index,
 )
-from noisekit.noise.readable import typical
 
 X = torch.tensor(np.random.default_rng(0).standard_t(4, (400, 6)))
 DEAD = torch.cat([X, torch.zeros(400, 1)], dim=1)

@@ -52,25 +52,17 @@ def test_the_right_sde_holds(runs):
 
 
 @pytest.mark.parametrize(
-    ("name", "noise", "seen_by"),
+    ("noise", "seen_by"),
     [
-        (
-            "twice the covariance",
-            GaussianNoise(factor=2**0.5 * FACTOR),
-            {"loss", "first", "second", "fourth"},
-        ),
+        (GaussianNoise(factor=2**0.5 * FACTOR), {"loss", "first", "second", "fourth"}),
         # The mean loss at rest is (η/4) Tr Σ whatever the shape of Σ, so only the directions tell.
-        (
-            "isotropic of the same trace",
-            GaussianNoise(scale=torch.full((2,), (TRACE / 2) ** 0.5)),
-            {"first", "fourth"},
-        ),
-        ("η² for η", GaussianNoise(factor=RATE**0.5 * FACTOR), {"loss", "first", "second", "fourth"}),
-        ("the ODE", GaussianNoise(scale=torch.zeros(2)), {"loss", "first", "second", "fourth"}),
+        (GaussianNoise(scale=torch.full((2,), (TRACE / 2) ** 0.5)), {"first", "fourth"}),
+        (GaussianNoise(factor=RATE**0.5 * FACTOR), {"loss", "first", "second", "fourth"}),
+        (GaussianNoise(scale=torch.zeros(2)), {"loss", "first", "second", "fourth"}),
     ],
-    ids=str,
+    ids=["twice the covariance", "isotropic of the same trace", "η² for η", "the ODE"],
 )
-def test_wrong_noise_is_missed(runs, name, noise, seen_by):
+def test_wrong_noise_is_missed(runs, noise, seen_by):
     result = compare(paths(noise), runs, tolerance=0.1)
     missed = {o.name for o in result.observables.values() if o.verdict == "missed"}
     assert result.verdict == "missed"

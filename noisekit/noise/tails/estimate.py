@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from noisekit._readable import Readable, interval_95, typical
 from noisekit.errors import InputError, unknown_name
-from noisekit.noise.readable import Readable, interval_95, typical
 from noisekit.noise.samples import as_samples, constant_coordinates, coordinates_with_atoms
 from noisekit.noise.tails.block_sum import block_sum_shape
 from noisekit.noise.tails.exceedances import alpha_from_shape, check_k, default_k, largest_deviations

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisekit.noise.readable import Readable, typical
+from noisekit._readable import Readable, typical
 from noisekit.noise.samples import as_samples, constant_coordinates
 from noisekit.noise.tails.exceedances import check_k, largest_deviations
 

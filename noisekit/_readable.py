@@ -1,4 +1,4 @@
-"""How results of this room print: a few readable lines in place of their tensors."""
+"""How results print: a few readable lines in place of their tensors."""
 
 from __future__ import annotations
 
