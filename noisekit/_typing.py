@@ -3,7 +3,8 @@
 Axis names, always singular and always in this order where several meet:
 ``replicate`` (independent runs or paths), ``step`` (optimizer steps), ``time`` (saved instants),
 ``sample`` (training examples or noise draws), ``coordinate`` (parameters, flattened), ``block`` (a named
-parameter tensor), ``component`` (eigenvalues), ``projection`` (sketch), ``estimator``, ``quantile``, ``bound``.
+parameter tensor), ``component`` (eigenvalues), ``projection`` (sketch), ``estimator``, ``quantile`` and
+``bound``.
 """
 
 from __future__ import annotations
