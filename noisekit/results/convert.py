@@ -47,8 +47,8 @@ def to_datatree(
 
     Args:
         record: gradient statistics over a training run.
-        noise_scale: noise scales of the record's blocks over its steps, as ``record_noise_scale`` returns
-        them. mean_gradient_error: (step,) relative difference of mean per-sample and training gradient.
+        noise_scale: noise scales of the record's blocks over its steps, from ``record_noise_scale``.
+        mean_gradient_error: (step,) relative difference of mean per-sample and training gradient.
         noise_fits: a fit of the recorded coordinates for each step in the mapping.
         tail: arrays by the names of ``/tail_index`` in the schema.
         minibatch_noise: (minibatch, coordinate) noise of minibatch gradients, and its fit.
