@@ -1,10 +1,11 @@
-"""Every case of gradient_cases as a fixture, and per-sample gradients by their definition."""
+"""Every case of gradient_cases and gradient_model_cases as a fixture, and per-sample gradients by their definition."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import gradient_model_cases  # noqa: F401 - adds its cases
 import pytest
 import torch
 from gradient_cases import CASES, Case
