@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from gradient_cases import Case, case, mlp, mse, randn, sequential
+from gradient_cases import Case, N, case, mlp, mse, randn, sequential
 from torch import Tensor, nn
 
 

@@ -1,4 +1,4 @@
-"""Every case of gradient_cases and gradient_model_cases as a fixture, and per-sample gradients by their definition."""
+"""Every gradient case as a fixture, and per-sample gradients by their definition."""
 
 from __future__ import annotations
 
