@@ -1,6 +1,6 @@
 """Cut the first 6,000 training and 1,000 test images of Fashion-MNIST out of the original idx.gz files.
 
-python prepare.py FOLDER_OR_DEB     a folder with the four original files, or Debian's dataset-fashion-mnist_*.deb
+python prepare.py FOLDER_OR_DEB     a folder with the four original files, or dataset-fashion-mnist_*.deb
 """
 
 import gzip

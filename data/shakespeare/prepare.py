@@ -29,11 +29,15 @@ def plain_text(markdown: str) -> str:
     text = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
     text = text.replace("& c", "etc").replace("&", "and")
     text = re.sub(r"_(?:[^_\n]|\n(?!\n))*_", "", text)
-    text = re.sub(r"^\*\*(.+?)\*\*\s*$", lambda m: m[1].upper().replace(":", "") + ":", text, flags=re.MULTILINE)
+    text = re.sub(r"^\*\*(.+?)\*\*\s*$", _speaker, text, flags=re.MULTILINE)
     text = re.sub(r"[*\\_\[\]]", "", text)
     text = re.sub(r"[ \t]+", " ", text)
     text = re.sub(r" *\n *", "\n", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def _speaker(line: re.Match[str]) -> str:
+    return line[1].upper().replace(":", "") + ":"
 
 
 def main(wheel: Path) -> None:

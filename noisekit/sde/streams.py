@@ -61,8 +61,8 @@ class NormalSource:
 
     On the CPU: words of the SFC64 generator (Doty-Humphrey 2010), whose key has 192 bits, through the inverse
     distribution function, z = √2 erf⁻¹(u), where torch has MKL and this is fastest; elsewhere through the
-    Box–Muller map, z = √(−2 ln u) (cos θ, sin θ). On other devices: a ``torch.Generator`` seeded from the key.
-    A seed thus names the same path on machines of one kind.
+    Box–Muller map, z = √(−2 ln u) (cos θ, sin θ). On other devices: a ``torch.Generator`` seeded from the
+    key. A seed thus names the same path on machines of one kind.
     """
 
     def __init__(self, like: Tensor, workspace: Workspace) -> None:
