@@ -83,7 +83,8 @@ def standing_in(model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> Iterat
     swapped: list[tuple[dict[str, Any], str, Tensor]] = []
     try:
         for module in model.modules():
-            for store in (module._parameters, module._buffers):
+            stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for store in stores:
                 for key, own in store.items():
                     if own is not None and id(own) in new:
                         swapped.append((store, key, own))

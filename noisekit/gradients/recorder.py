@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -299,7 +299,7 @@ class GradientNoiseRecorder:
             self._capture.catch_up(model, args, kwargs)
         self._capture.n_samples = n
 
-    def _thrown_away(self, tensors: dict[str, Tensor]) -> bool:
+    def _thrown_away(self, tensors: Mapping[str, Tensor]) -> bool:
         """Whether gradients were set to None after a backward pass that no step followed.
 
         Where several passes make a step, they may be on their way into a sum of the loop's own.
