@@ -19,8 +19,10 @@ _PLANS: WeakKeyDictionary[nn.Module, dict[Any, Plan]] = WeakKeyDictionary()
 def plan_for(model: nn.Module, inputs: Batch, tensors: Mapping[str, Tensor] | None = None) -> Plan:
     """Return the plan for ``model`` on inputs like these, examining the model the first time."""
     key = (
-        tuple((id(module), module.training) for module in model.modules()),
-        tuple((id(p), p.requires_grad) for _, p in model.named_parameters(remove_duplicate=False)),
+        tuple(
+            (id(m), m.training, *((id(p), p is not None and p.requires_grad) for p in m._parameters.values()))
+            for m in model.modules()
+        ),
         tuple((t.dtype, t.ndim, t.device) for t in tensors_of(inputs)),
         tuple(t.dtype for t in (tensors or {}).values()),
     )

@@ -178,6 +178,13 @@ class Collector:
         shapes = self.selection.shapes
         return {name: found[name] if name in found else like.new_zeros(shapes[name]) for name in names}
 
+    def _agree_at_once(self, names: Sequence[str], tolerance: float) -> bool:
+        """Whether the samples add up so well in all parameters that no one of them needs a look."""
+        values = torch.cat([self._values[name] for name in names], 1)
+        gradient = torch.cat([self._total[name].flatten()[self.selection.positions(name)] for name in names])
+        gap = (values.sum(0) - gradient).abs().max()
+        return bool(gap <= tolerance * values.abs().sum(0).max())
+
     def check_that_samples_add_up(self, *, half_precision: bool = False) -> None:
         """Raise where the samples' gradients at the coordinates do not add up to the parameter's gradient.
 
@@ -192,6 +199,8 @@ class Collector:
         tolerance = 5e-2 if half_precision else exact
         self._measure_small()
         names = [name for name in self.selection.columns if name in self._values and name in self._total]
+        if not on_device and names and self._agree_at_once(names, 1e-3 * tolerance):
+            return
         gaps, sizes = [], []
         for gap, size in self._whole_sums.values():
             gaps.append(gap)

@@ -43,6 +43,9 @@ class Row:
     gram: Tensor | None
     values: Tensor | None
     sketch: Tensor | None
+    finite: Tensor
+    """Whether all is finite, on the CPU once ``arrived``."""
+    arrived: torch.cuda.Event | None
 
     @classmethod
     def of(cls, sums: Sums, step: int, loss: Tensor, learning_rate: float, elapsed: float) -> Row:
@@ -60,14 +63,16 @@ class Row:
             sums.gram,
             sums.values,
             sums.sketch,
+            *_on_its_way(sums.squared_norms.isfinite().all()),
         )
 
     def check_finite(self, blocks: Sequence[str]) -> None:
-        """Raise NonFiniteError naming step, parameter and sample; waits for the device."""
-        good = self.squared_norms.isfinite()
-        if bool(good.all()):
+        """Raise NonFiniteError naming step, parameter and sample; waits for the device to end this step."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        if bool(self.finite):
             return
-        sample = int((~good).nonzero()[0])
+        sample = int((~self.squared_norms.isfinite()).nonzero()[0])
         bad = [
             name for name, size in zip(blocks, self.trace.tolist(), strict=True) if not math.isfinite(size)
         ]
@@ -88,6 +93,18 @@ class Row:
             "noise_trace": trace,
             "signal_squared": signal,
         }
+
+
+def _on_its_way(flag: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """Return ``flag`` on the CPU, and where it comes from a GPU the event after which it is there.
+
+    To ask the GPU itself later would wait for all that it has been given to do since.
+    """
+    if flag.device.type != "cuda":
+        return flag, None
+    copied, arrived = flag.to("cpu", non_blocking=True), torch.cuda.Event()
+    arrived.record(torch.cuda.current_stream(flag.device))
+    return copied, arrived
 
 
 def join_rows(
