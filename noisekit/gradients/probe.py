@@ -175,8 +175,9 @@ class Probe:
             random = [torch.randn(leaf.shape, generator=self.generator).to(leaf) for leaf in leaves]
             capture.paused = True
             alone = [_weighted(r, (0.0, 1.0, 0.0)) for r in random]
-            input_gradients = _backward(leaves, alone, [*wanted, *float_inputs])[len(wanted) :]
-            _settle(gradients, input_gradients, layouts)
+            found = _backward(leaves, alone, [*wanted, *float_inputs])
+            _refuse_nan(self.names, found)
+            _settle(gradients, found[len(wanted) :], layouts)
             weighted = [_weighted(r, WEIGHTS) for r in random]
             truth = dict(zip(self.names, _backward(leaves, weighted, wanted), strict=True))
             capture.paused = False
@@ -313,6 +314,17 @@ def _layout(two: torch.Size, three: torch.Size) -> Layout | None:
         return Layout(batched=False)
     axis = growing[0]
     return Layout(axis) if len(growing) == 1 and two[axis] * PROBE == three[axis] * 2 else None
+
+
+def _refuse_nan(names: Sequence[str], gradients: Sequence[Tensor | None]) -> None:
+    """Raise NonFiniteError for the named ones of ``gradients``: NaN hides which samples they are from."""
+    pairs = zip(names, gradients, strict=False)
+    bad = [name for name, g in pairs if g is not None and bool(g.to_dense().isnan().any())]
+    if bad:
+        raise NonFiniteError(
+            f"The gradient is NaN in {', '.join(bad)} in the first batch looked at, though outputs of the "
+            "model are finite: check for functions of infinite slope, such as sqrt at 0."
+        )
 
 
 def _settle(

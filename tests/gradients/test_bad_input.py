@@ -70,6 +70,18 @@ def test_the_bad_sample_is_named_on_the_first_batch(call: Callable[..., Any], ba
         call(**given)
 
 
+class _Root(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (0 * x).sqrt()
+
+
+@pytest.mark.parametrize("call", [gradient_statistics, in_a_loop])
+def test_an_infinite_slope_is_not_taken_for_samples_that_mix(call: Callable[..., Any]) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), _Root(), nn.Linear(4, 2))
+    with pytest.raises(NonFiniteError, match=r"NaN in 0\.weight, 0\.bias"):
+        call(**parts(model=model))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
