@@ -22,7 +22,15 @@ from noisekit.problems.base import Problem
 from noisekit.sde.base import Schedule, schedule_factor
 from noisekit.sde.blocks import replicate_blocks
 from noisekit.sde.brownian import Draws
-from noisekit.sde.inputs import check_count, check_quantiles, replicate_state, replicate_x0
+from noisekit.sde.inputs import (
+    check_count,
+    check_observables,
+    check_quantiles,
+    check_seed,
+    check_state,
+    replicate_state,
+    replicate_x0,
+)
 from noisekit.sde.progress import progress_bar
 from noisekit.sde.solution import Solution
 from noisekit.sde.trajectory import Trajectory, saved_steps
@@ -69,9 +77,20 @@ def simulate_optimizer(
         check_count("replicates", replicates),
         check_count("start_step", start_step, least=0),
     )
+    if not isinstance(problem, Problem):
+        raise InputError(
+            f"problem is a {type(problem).__name__}; give one such as Quadratic or ModelProblem."
+        )
     n_samples = _check_source(problem, noise, batch_size, replacement)
-    given = dict(init_state or {})
+    seed, functions, given = check_seed(seed), check_observables(observables), check_state(init_state)
     x = replicate_x0(x0 if x0 is not None else given.get("x"), replicates)
+    if x.shape[1] != len(problem.x0):
+        raise InputError(f"x0 has {x.shape[1]} coordinates; {problem.name} has {len(problem.x0)}.")
+    if not callable(make_optimizer) or not (schedule is None or callable(schedule)):
+        raise InputError(
+            "make_optimizer must be a function of a list of parameters, such as "
+            "lambda p: torch.optim.Adam(p, lr=1e-3), and schedule a function of the step or None."
+        )
     param = torch.nn.Parameter(x)
 
     with torch.no_grad():
@@ -87,7 +106,7 @@ def simulate_optimizer(
         plan = saved_steps(start_step, steps, save_every)
         state = {"x": x} | {name: own.get(name, torch.zeros_like(x)) for name in names}
         trajectory = Trajectory(
-            plan, state, observables or {}, keep_state=keep_state, quantiles=check_quantiles(quantiles)
+            plan, state, functions, keep_state=keep_state, quantiles=check_quantiles(quantiles)
         )
         draws = Draws(seed, replicate_blocks(*x.shape), 0, 1, x)
         everything, total = slice(0, replicates), x.new_empty(replicates)

@@ -90,6 +90,8 @@ class OptimizerSDE(ABC):
             raise InputError(
                 f"noise is a {type(noise).__name__}; give a noise model such as GaussianNoise(scale=…)."
             )
+        if schedule is not None and not callable(schedule):
+            raise InputError("schedule must be a function of the step that returns a factor, or None.")
         if order not in (1, 2):
             raise InputError(f"order is {order}; the SDEs here have weak order 1 or 2.")
         self.gradient_function = gradient
@@ -202,7 +204,7 @@ class OptimizerSDE(ABC):
 
     def check(self, x: Tensor) -> None:
         """Refuse a gradient of wrong shape or dtype, and noise whose variance the SDE needs but has not."""
-        probe = x[:1]
+        probe = x[:2]
         try:
             gradient = self.gradient_function(probe)
             self._needs_graph = isinstance(gradient, Tensor) and gradient.requires_grad
@@ -221,7 +223,14 @@ class OptimizerSDE(ABC):
                 f"gradient(x) returned {came} for x of {probe.dtype}, {tuple(probe.shape)}; "
                 "it must return the same shape and dtype, (replicate, coordinate)."
             )
-        if self.needs_variance and bool(torch.isinf(self.variance(probe)).any()):
+        if len(probe) == 2 and bool(torch.isfinite(gradient).all()):
+            alone = self.gradient(probe[:1])[0]
+            if bool((alone - gradient[0]).norm() > 0.01 * alone.norm()):
+                raise InputError(
+                    "gradient(x) of one replicate depends on how many there are; it must return ∇f of each "
+                    "row by itself: sum the losses of the replicates before autograd, do not average them."
+                )
+        if self.needs_variance and bool(torch.isinf(self.variance(probe[:1])).any()):
             raise InfiniteVarianceError(
                 f"The noise has infinite variance, so {self.name} has no SDE; use SignSGDSDE, "
                 "which needs P(g < 0) only, or fit noise with more than 2 degrees of freedom."
@@ -237,9 +246,10 @@ class OptimizerSDE(ABC):
 
 def schedule_factor(schedule: Schedule, step: int) -> float:
     """Return the factor of ``schedule`` at ``step`` if it is a finite number of at least 0."""
-    value = float(schedule(step))
+    given = schedule(step)
+    value = float(given) if isinstance(given, (int, float, Tensor)) else math.nan
     if not (math.isfinite(value) and value >= 0):
-        raise InputError(f"The schedule gives {value} at step {step}; it must be finite and not negative.")
+        raise InputError(f"The schedule gives {given!r} at step {step}; it must be finite and not negative.")
     return value
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from noisekit._typing import State
+from noisekit._typing import Observable, State
 from noisekit.errors import InputError
 
 
@@ -26,10 +26,34 @@ def check_substeps(value: int) -> int:
     return value
 
 
+def check_seed(value: int) -> int:
+    """Return ``value`` if it is a whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"seed is {value!r}; it must be a whole number.")
+    return value
+
+
+def check_observables(given: Mapping[str, Observable] | None) -> dict[str, Observable]:
+    """Return a copy of ``given`` if it maps names to functions."""
+    if given is not None and not (isinstance(given, Mapping) and all(callable(f) for f in given.values())):
+        raise InputError("observables must map names to functions of x (replicate, coordinate).")
+    return dict(given or {})
+
+
+def check_state(given: State | None) -> State:
+    """Return a copy of ``given`` if it maps names to tensors."""
+    if given is not None and not (
+        isinstance(given, Mapping) and all(isinstance(v, Tensor) for v in given.values())
+    ):
+        raise InputError("init_state must map the names x, m and v to tensors.")
+    return dict(given or {})
+
+
 def check_quantiles(values: Sequence[float]) -> tuple[float, ...]:
     """Return ``values`` if all are in [0, 1]."""
-    if not all(0 <= value <= 1 for value in values):
-        raise InputError(f"quantiles are {list(values)}; each must be in [0, 1].")
+    given = isinstance(values, Sequence) and all(isinstance(value, (int, float)) for value in values)
+    if not given or not all(0 <= value <= 1 for value in values):
+        raise InputError(f"quantiles are {values!r}; give a sequence of numbers, each in [0, 1].")
     return tuple(float(value) for value in values)
 
 

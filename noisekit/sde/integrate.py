@@ -18,7 +18,16 @@ from noisekit.sde.base import OptimizerSDE, Substep
 from noisekit.sde.blocks import group_blocks, replicate_blocks
 from noisekit.sde.brownian import Draws
 from noisekit.sde.checkpoint import load_checkpoint, save_checkpoint
-from noisekit.sde.inputs import check_count, check_quantiles, check_substeps, replicate_state, replicate_x0
+from noisekit.sde.inputs import (
+    check_count,
+    check_observables,
+    check_quantiles,
+    check_seed,
+    check_state,
+    check_substeps,
+    replicate_state,
+    replicate_x0,
+)
 from noisekit.sde.progress import progress_bar
 from noisekit.sde.solution import Solution
 from noisekit.sde.solvers import EulerMaruyama, Solver, StochasticHeun
@@ -63,7 +72,13 @@ def integrate(
     Returns a Solution; a path that is not finite is marked with its first bad step in ``diverged``.
     Raises InputError for arguments out of range, InfiniteVarianceError where the SDE needs a variance.
     """
+    if not isinstance(sde, OptimizerSDE) or not isinstance(solver, (Solver, type(None))):
+        raise InputError(
+            f"sde is a {type(sde).__name__} and solver a {type(solver).__name__}; "
+            "give an equation such as AdamSDE(…), and a solver such as EulerMaruyama() or None."
+        )
     steps, save_every = check_count("steps", steps), check_count("save_every", save_every)
+    seed, functions = check_seed(seed), check_observables(observables)
     replicates, workers = check_count("replicates", replicates), check_count("workers", workers)
     substeps, start_step = check_substeps(substeps), check_count("start_step", start_step, least=0)
     checkpoint_every = check_count("checkpoint_every", checkpoint_every)
@@ -73,7 +88,7 @@ def integrate(
         raise InputError(f"An SDE of order {sde.order} needs a solver of that order; use StochasticHeun().")
     if workers > 1 and hasattr(sde.noise, "problem"):
         raise InputError("Noise from the data of a problem is computed in one thread; use workers=1.")
-    given = dict(init_state or {})
+    given = check_state(init_state)
     x = replicate_x0(x0 if x0 is not None else given.get("x"), replicates)
 
     with torch.no_grad():
@@ -83,7 +98,7 @@ def integrate(
         state = sde.start(x, own, start_step, lead if solver.uses_euler_step else None)
         plan = saved_steps(start_step, steps, save_every)
         trajectory = Trajectory(
-            plan, state, observables or {}, keep_state=keep_state, quantiles=check_quantiles(quantiles)
+            plan, state, functions, keep_state=keep_state, quantiles=check_quantiles(quantiles)
         )
         settings = sde.settings() | {"solver": solver.name, "start_step": start_step}
         identity = settings | {
@@ -95,9 +110,11 @@ def integrate(
             "save_every": save_every,
             "shape": list(x.shape),
             "dtype": str(x.dtype),
-            "observables": sorted(observables or {}),
+            "observables": sorted(functions),
             "keep_state": keep_state,
+            "quantiles": list(quantiles),
             "start": [float(value.double().sum()) for value in state.values()],
+            "equation": [] if checkpoint is None else _fingerprint(sde, x, start_step + steps - 1),
         }
         runner = _Runner(sde, solver, trajectory, lead, _chunks(sde, state, seed, substeps))
         path = None if checkpoint is None else Path(checkpoint)
@@ -119,6 +136,13 @@ def integrate(
         settings=settings | {"quantiles": list(quantiles)},
         statistics=trajectory.statistics,
     )
+
+
+def _fingerprint(sde: OptimizerSDE, x: Tensor, last_step: int) -> list[str]:
+    """Return what tells gradient, noise and schedule from others, in digits that rounding does not reach."""
+    values = [sde.gradient(x[:1]).abs().sum(), sde.noise.variance(x[:1]).sum()]
+    numbers = [float(v) for v in values] + [sde.factor(last_step)]
+    return [f"{number:.4g}" for number in numbers]
 
 
 @dataclass

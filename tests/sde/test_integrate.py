@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import noisekit as nk
-from noisekit.errors import FileFormatError, InfiniteVarianceError, InputError
+from noisekit.errors import InfiniteVarianceError, InputError
 from noisekit.sde import EulerMaruyama, StochasticHeun
 
 ETA = 0.05
@@ -153,53 +153,6 @@ def test_a_path_that_diverges_is_marked_with_its_first_bad_step():
     assert reduced.diverged.tolist() == [-1, first, -1]
 
 
-@pytest.mark.parametrize("keep_state", [True, False])
-def test_resuming_gives_the_same_numbers(tmp_path, keep_state):
-    options = {"steps": 20, "replicates": 40, "substeps": 4, "save_every": 3, "keep_state": keep_state}
-    whole = nk.integrate(make_sde("adam"), start(), **options, observables={"sum": lambda x: x.sum(1)})
-    path = tmp_path / "run.ckpt"
-    calls = 0
-
-    def killed(x):
-        nonlocal calls
-        calls += 1
-        if calls > 5:
-            raise KeyboardInterrupt
-        return x.sum(1)
-
-    with pytest.raises(KeyboardInterrupt):
-        nk.integrate(
-            make_sde("adam"),
-            start(),
-            **options,
-            observables={"sum": killed},
-            checkpoint=path,
-            checkpoint_every=4,
-        )
-    assert [p.name for p in tmp_path.iterdir()] == ["run.ckpt"]
-    calls = -1000
-    resumed = nk.integrate(
-        make_sde("adam"), start(), observables={"sum": killed}, checkpoint=path, checkpoint_every=4, **options
-    )
-    assert calls < -990
-    for group in ("state", "observables", "statistics"):
-        for key, value in getattr(whole, group).items():
-            assert torch.equal(value, getattr(resumed, group)[key])
-    assert torch.equal(whole.diverged, resumed.diverged)
-
-
-def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    path = tmp_path / "run.ckpt"
-    nk.integrate(make_sde(), start(), steps=4, checkpoint=path)
-    with pytest.raises(InputError, match="seed"):
-        nk.integrate(make_sde(), start(), steps=4, seed=1, checkpoint=path)
-    with pytest.raises(InputError, match="does not exist"):
-        nk.integrate(make_sde(), start(), steps=4, checkpoint=tmp_path / "missing" / "run.ckpt")
-    path.write_bytes(b"something else")
-    with pytest.raises(FileFormatError, match="not a checkpoint"):
-        nk.integrate(make_sde(), start(), steps=4, checkpoint=path)
-
-
 def test_a_run_in_two_parts_is_the_run_in_one():
     whole = nk.integrate(make_sde("rmsprop"), start(), steps=20, replicates=7)
     first = nk.integrate(make_sde("rmsprop"), start(), steps=8, replicates=7)
@@ -256,6 +209,11 @@ def test_progress_goes_to_stderr(capsys):
         ({"init_state": {"v": -torch.ones(6)}}, "negative"),
         ({"init_state": {"m": torch.ones(5)}}, "5 coordinates"),
         ({"observables": {"bad": lambda x: x}}, "'bad'"),
+        ({"observables": {"bad": 3}}, "map names to functions"),
+        ({"init_state": {"m": 1.0}}, "to tensors"),
+        ({"quantiles": 0.5}, "sequence"),
+        ({"seed": 1.5}, "seed is 1.5"),
+        ({"solver": "heun"}, "solver a str"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
@@ -292,6 +250,17 @@ def test_bad_gradients_are_refused(gradient, message):
         nk.integrate(sde, start(), steps=2)
 
 
+def test_a_gradient_that_mixes_replicates_is_refused():
+    def averaged(x):
+        leaf = x.detach().requires_grad_()
+        return torch.autograd.grad(leaf.square().sum(1).mean(), leaf)[0]
+
+    sde = nk.SGDSDE(averaged, nk.GaussianNoise(scale=1.0), ETA)
+    assert nk.integrate(sde, start(), steps=1).diverged.tolist() == [-1]
+    with pytest.raises(InputError, match="sum the losses"):
+        nk.integrate(sde, start(), steps=1, replicates=3)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -301,6 +270,7 @@ def test_bad_gradients_are_refused(gradient, message):
         (lambda g, n: nk.SGDSDE(g, n, 0.1, momentum=1.0), "momentum"),
         (lambda g, n: nk.SGDSDE(g, n, 0.1, nesterov=True), "nesterov"),
         (lambda g, n: nk.SGDSDE(g, n, 0.1, order=3), "order"),
+        (lambda g, n: nk.SGDSDE(g, n, 0.1, schedule=0.5), "schedule"),
         (lambda g, n: nk.RMSpropSDE(g, n, 0.1, beta=1.0), "beta"),
         (lambda g, n: nk.AdamSDE(g, n, 0.1, betas=(0.9, -0.1)), r"betas\[1\]"),
         (lambda g, n: nk.AdamSDE(g, n, 0.1, betas=0.9), "two numbers"),
