@@ -29,6 +29,7 @@ from noisekit.gradients.losses import Reduction
 from noisekit.gradients.outputs import loss_frontier
 from noisekit.gradients.random_state import random_state, untouched_random_state
 from noisekit.gradients.replay import ENGINES, frozen_buffers
+from noisekit.gradients.selecting import SelectionWatch
 
 PROBE = 3
 """Samples in the probe; the backward pass of step 2 starts from the middle one."""
@@ -83,17 +84,23 @@ class Probe:
 
     def plan(self) -> Plan:
         """Return the plan, or raise if samples mix."""
+        after: set[str] = set()
         with torch.no_grad():
-            two, three = self._forward(2), self._forward(PROBE)
+            two = self._forward(2)
+            with SelectionWatch() as selection:
+                three = self._forward(
+                    PROBE, watch=lambda name, _: after.add(name) if selection.seen else None
+                )
         if not all(bool(out.isfinite().all()) for out in three.outputs):
             raise NonFiniteError(
                 "The outputs of the model are NaN or infinite: check its inputs and weights."
             )
         batched = _has_samples(two.outputs, three.outputs)
         layouts = _layouts(two.calls, three.calls)
+        layouts = {name: layout for name, layout in layouts.items() if name not in after}
         if any(not layout.batched for layout in layouts.values()) and not self._may_expand(layouts, three):
             layouts = {name: layout for name, layout in layouts.items() if layout.batched}
-        if find_rule(self.model) is not None:
+        if find_rule(self.model) is not None and "" not in after:
             layouts[""] = Layout()
         return self._compare(layouts, batched)
 

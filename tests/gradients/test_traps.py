@@ -325,3 +325,26 @@ def test_a_backward_pass_whose_gradients_are_thrown_away_is_forgotten() -> None:
     norms = sum(r.flatten(1).square().sum(1) for r in rows.values())
     found = recorded(model, F.mse_loss, step, gram=False)
     torch.testing.assert_close(found.squared_norm[0], norms, rtol=1e-9, atol=0)
+
+
+def test_rows_that_a_gate_sends_to_experts_stay_with_their_samples() -> None:
+    def route(m: nn.Module, x: Tensor) -> Tensor:
+        first = x[..., 0] > 0
+        out = x.new_zeros(*x.shape[:2], 4)
+        out[first], out[~first] = m.a(x[first]), m.b(x[~first])
+        return out
+
+    model = Applied(route, a=nn.Linear(3, 4), b=nn.Linear(3, 4))
+    x, y = randn(6, 2, 3), randn(6, 2, 4)
+    x[..., 0] = (
+        x[..., 0].abs() * torch.tensor([1, 1, 1, -1, -1, -1])[:, None]
+    )  # six rows each, of six samples
+    x[5, :, 0] *= torch.tensor([1, -1])
+    x[4, 0, 0] *= -1
+    found = nk.per_sample_gradients(model, F.mse_loss, x, y)
+    for name, rows in by_sample(model, F.mse_loss, x, y).items():
+        torch.testing.assert_close(found[name], rows, rtol=1e-9, atol=1e-12)
+    x[..., 0] = x[..., 0].abs() * torch.tensor([1, 1, 1, -1, -1, -1])[:, None]
+    found = nk.per_sample_gradients(model, F.mse_loss, x, y)
+    for name, rows in by_sample(model, F.mse_loss, x, y).items():
+        torch.testing.assert_close(found[name], rows, rtol=1e-9, atol=1e-12)
