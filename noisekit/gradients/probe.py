@@ -81,26 +81,26 @@ class Probe:
         self.small = {k: select(inputs, torch.arange(k) % n, n) for k in (2, PROBE)}
         self.module_names = {module: name for name, module in model.named_modules()}
         self.generator = torch.Generator().manual_seed(0)
+        self.after_selection: set[str] = set()
+        """The modules that follow a choice of rows by their values."""
 
     def plan(self) -> Plan:
         """Return the plan, or raise if samples mix."""
-        after: set[str] = set()
         with torch.no_grad():
             two = self._forward(2)
             with SelectionWatch() as selection:
-                three = self._forward(
-                    PROBE, watch=lambda name, _: after.add(name) if selection.seen else None
-                )
+                note = self.after_selection.add
+                three = self._forward(PROBE, watch=lambda name, _: note(name) if selection.seen else None)
         if not all(bool(out.isfinite().all()) for out in three.outputs):
             raise NonFiniteError(
                 "The outputs of the model are NaN or infinite: check its inputs and weights."
             )
         batched = _has_samples(two.outputs, three.outputs)
         layouts = _layouts(two.calls, three.calls)
-        layouts = {name: layout for name, layout in layouts.items() if name not in after}
+        layouts = {name: layout for name, layout in layouts.items() if name not in self.after_selection}
         if any(not layout.batched for layout in layouts.values()) and not self._may_expand(layouts, three):
             layouts = {name: layout for name, layout in layouts.items() if layout.batched}
-        if find_rule(self.model) is not None and "" not in after:
+        if find_rule(self.model) is not None and "" not in self.after_selection:
             layouts[""] = Layout()
         return self._compare(layouts, batched)
 
@@ -193,8 +193,11 @@ class Probe:
         unused = tuple(name for name in self.names if truth[name] is None)
         layers = [out for _, out in run.calls if out.is_floating_point()]  # a forward may cast to bf16 within
         close = _Closeness(truth, [*run.outputs, *layers])
+        unsure = {n for t in targets if t.module_name in self.after_selection for n in t.names.values()}
         hooked = tuple(
-            name for name in self.names if name in sums and close(name, sums[name], float(sizes[name]))
+            name
+            for name in self.names
+            if name in sums and name not in unsure and close(name, sums[name], float(sizes[name]))
         )
         rest = tuple(name for name in self.names if name not in hooked and name not in unused)
         engine = "vmap"
