@@ -73,7 +73,9 @@ class BlockNoise(Readable):
         low, high = self.tail_interval
         tail = f"tail index {self.tail_index:.2g}, 95 % {low:.2g} to {high:.2g}"
         if high < 2:
-            return f"variance infinite ({tail}): only SignSGD has an SDE{shape}"
+            # Finite data always has a covariance of its own; only a law that goes on beyond them has none.
+            meaning = "MinibatchNoise has Σ(x), a fitted law has not"
+            return f"as heavy as a law without variance ({tail}): {meaning}{shape}"
         if self.df < 2:
             # The fit follows the centre of a law, where samples that are learnt pile up near 0.
             known = "the variance exists" if low > 2 else "whether the variance exists is open"

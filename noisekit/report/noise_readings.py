@@ -67,7 +67,7 @@ def read_tail_index(tree: xr.DataTree) -> str:
     low, high = data["alpha_interval"].isel(estimator=0, block=lowest).values.astype(float)
     text += f" (95 % interval {format_interval(low, high, 2)}, {estimator} estimator)"
     if high < 2:
-        return text + ", below 2, where a law with such a tail has no variance."
+        return text + ", below 2: a law with such a tail has no variance, though finite data has one."
     if low <= 2:
         return text + ", which does not rule out an infinite variance (α < 2)."
     return text + ", above 2, where the variance is finite."
