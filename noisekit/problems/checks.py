@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from noisekit._typing import LossFunction
 from noisekit.errors import InputError, NonFiniteError, UnsupportedModelError
+from noisekit.gradients.batch import call_model
 
 
 def refuse_mixing_modules(model: nn.Module) -> None:
@@ -88,7 +89,7 @@ def can_be_batched(model: nn.Module, inputs: Tensor) -> bool:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("error")
-            outputs = vmap(lambda own: functional_call(model, own, (inputs,)))(parameters)
+            outputs = vmap(lambda own: call_model(model, (inputs,), own))(parameters)
             return bool(torch.allclose(outputs[1], model(inputs), rtol=1e-3, atol=1e-5))
     except (RuntimeError, UserWarning, ValueError, TypeError):
         return False

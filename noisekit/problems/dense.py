@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
+from noisekit.gradients.batch import call_model
 from noisekit.problems.sample_losses import sample_losses
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _inputs_and_output_gradients(
 
         handles = [m.register_forward_hook(keep_and_add) for m in names.values()]
         try:
-            outputs = functional_call(problem.model, own, (inputs,))
+            outputs = call_model(problem.model, (inputs,), own)
         finally:
             for handle in handles:
                 handle.remove()

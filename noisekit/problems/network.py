@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from noisekit._typing import LossFunction
 from noisekit.errors import InputError
 from noisekit.gradients import diagonal_moments, per_sample_gradients
+from noisekit.gradients.batch import call_model
 from noisekit.problems.checks import (
     can_be_batched,
     count_activations,
@@ -146,7 +147,7 @@ class ModelProblem:
 
     def outputs(self, x: Tensor, inputs: Tensor) -> Tensor:
         """Return what the network says at ``x`` (coordinate,) about ``inputs`` (sample, …)."""
-        return functional_call(self.model, self.unflatten(x), (self._place(inputs),))
+        return call_model(self.model, (self._place(inputs),), self.unflatten(x))
 
     def loss(self, x: Tensor) -> Tensor:
         """Return f(x), (replicate,)."""
@@ -283,12 +284,10 @@ class ModelProblem:
             parameters = {n: leaf.squeeze(0) for n, leaf in zip(self.parameter_names, leaves, strict=True)}
             if own_samples:
                 inputs, targets = inputs.squeeze(0), targets.squeeze(0)
-            outputs = functional_call(self.model, parameters, (inputs,))
+            outputs = call_model(self.model, (inputs,), parameters)
             return sample_losses(self.loss_fn, outputs, targets).unsqueeze(0)
         parameters = dict(zip(self.parameter_names, leaves, strict=True))
-        call = vmap(
-            lambda p, i: functional_call(self.model, p, (i,)), in_dims=(0, 0 if own_samples else None)
-        )
+        call = vmap(lambda p, i: call_model(self.model, (i,), p), in_dims=(0, 0 if own_samples else None))
         outputs = call(parameters, inputs)
         if not own_samples:
             targets = targets.expand(replicates, *targets.shape)

@@ -182,6 +182,18 @@ def test_tied_weights_are_one_block_of_coordinates():
     assert "token.weight" in problem.parameter_names
 
 
+def test_a_module_under_two_names_keeps_its_parameters():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1))
+    module.alias = module[0]
+    module.forward = lambda x: module[2](torch.tanh(module.alias(module[1](module[0](x)))))
+    inputs, targets = torch.randn(6, 4), torch.randn(6, 1)
+    problem = ModelProblem(module, nn.MSELoss(), inputs, targets)
+    found = problem.gradient(problem.x0[None])
+    assert all(isinstance(p, nn.Parameter) for p in (module[0].weight, module[0].bias))
+    expected = torch.autograd.grad(nn.MSELoss()(module(inputs), targets), list(module.parameters()))
+    assert torch.allclose(found[0], torch.cat([part.reshape(-1) for part in expected]), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
