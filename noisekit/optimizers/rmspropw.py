@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from noisekit.optimizers.checks import check_average, check_nonnegative, gradients_of
+from noisekit.optimizers.checks import check_average, check_nonnegative
+from noisekit.optimizers.grouped import GroupedOptimizer
 
 
-class RMSpropW(Optimizer):
+class RMSpropW(GroupedOptimizer):
     """RMSprop whose weight decay does not pass through the gradient.
 
     v⁺ = αv + (1 − α)g²,  x⁺ = x − ηg/(√v⁺ + ε) − ηθx. With θ = 0 it is torch's RMSprop.
@@ -41,26 +40,7 @@ class RMSpropW(Optimizer):
         defaults = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
         super().__init__(params, defaults)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        for group in self.param_groups:
-            group.setdefault("maximize", False)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; ``closure`` evaluates the loss again and returns it."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            params: list[Tensor] = [p for p in group["params"] if p.grad is not None]
-            if params:
-                self._step_group(group, params)
-        return loss
-
-    def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        gradients = gradients_of(params, "RMSpropW")
+    def _update(self, group: dict[str, Any], params: list[Tensor], gradients: list[Tensor]) -> None:
         for p in params:
             state = self.state[p]
             if not state:

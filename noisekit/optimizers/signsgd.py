@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from noisekit.optimizers.checks import check_nonnegative, gradients_of
+from noisekit.optimizers.checks import check_nonnegative
+from noisekit.optimizers.grouped import GroupedOptimizer
 
 
-class SignSGD(Optimizer):
+class SignSGD(GroupedOptimizer):
     """Sign descent, x⁺ = x − η sign(g).
 
     Arguments: ``params`` tensors or parameter groups; ``lr`` η; ``maximize`` ascends instead.
@@ -30,22 +29,6 @@ class SignSGD(Optimizer):
         check_nonnegative("lr", lr)
         super().__init__(params, {"lr": lr, "maximize": maximize})
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        for group in self.param_groups:
-            group.setdefault("maximize", False)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; ``closure`` evaluates the loss again and returns it."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            params: list[Tensor] = [p for p in group["params"] if p.grad is not None]
-            if params:
-                signs = torch._foreach_sign(gradients_of(params, "SignSGD"))
-                rate = -float(group["lr"]) if not group["maximize"] else float(group["lr"])
-                torch._foreach_add_(params, signs, alpha=rate)
-        return loss
+    def _update(self, group: dict[str, Any], params: list[Tensor], gradients: list[Tensor]) -> None:
+        rate = -float(group["lr"]) if not group["maximize"] else float(group["lr"])
+        torch._foreach_add_(params, torch._foreach_sign(gradients), alpha=rate)
