@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rank_processes import load_script, run_ranks
 from torch import Tensor
 
 from noisekit.gradients import GradientRecord, GradientStatistics
@@ -22,36 +20,13 @@ Reference = Callable[..., dict[str, Tensor]]
 SCRIPT = Path(__file__).with_name("ranks_worker.py")
 
 
-def load_worker() -> Any:
-    spec = importlib.util.spec_from_file_location("ranks_worker", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-worker = load_worker()
+worker = load_script(SCRIPT)
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of the processes recorded."""
-    folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-W", "error", str(SCRIPT)]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(worker.SIZE), str(folder)], stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(worker.SIZE)
-    ]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert all(process.returncode == 0 for process in processes), "\n".join(errors)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(worker.SIZE)]
+    return run_ranks(SCRIPT, worker.SIZE, tmp_path_factory.mktemp("ranks"), timeout=120)
 
 
 def flat_rows(gradients: dict[str, Tensor]) -> Tensor:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from rank_processes import load_script, run_ranks
 from torch import Tensor, nn
 
 from noisekit.gradients import GradientRecord
@@ -21,37 +18,13 @@ ORDER = torch.tensor([0, 1, 4, 5, 2, 3, 6, 7])
 """The samples of the first step in rank order: batches of two go to the ranks in turn, two to a step."""
 
 
-def load_script() -> Any:
-    spec = importlib.util.spec_from_file_location("trainers_worker", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = load_script()
+script = load_script(SCRIPT)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, GradientRecord]]:
     """The records of each process."""
-    folder = tmp_path_factory.mktemp("trainers")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", str(SCRIPT), str(rank), str(script.SIZE), str(folder)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(script.SIZE)
-    ]
-    try:
-        errors = [process.communicate(timeout=180)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert all(process.returncode == 0 for process in processes), "\n".join(errors)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(script.SIZE)]
+    return run_ranks(SCRIPT, script.SIZE, tmp_path_factory.mktemp("trainers"), timeout=180)
 
 
 def gradient_row(loss: Tensor, model: nn.Module) -> Tensor:
