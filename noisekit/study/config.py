@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from noisekit.errors import InputError, unknown_name
+from noisekit.study.device import check_device
 
 LEARNING_RATES: dict[str, float] = {
     "sgd": 0.02,
@@ -63,6 +64,8 @@ class StudyConfig:
     """Dimensions of the sketch of each sample's gradient; 0 keeps none."""
     seed: int = 0
     """Seed of every random number in the study."""
+    device: str | None = None
+    """cpu or cuda; where the problem puts itself if not given, which is the CPU for those of the list."""
 
     def check(self) -> None:
         """Raise InputError for the first setting that cannot be used, saying what is needed instead."""
@@ -88,6 +91,7 @@ class StudyConfig:
         if not 0 <= self.artificial_noise < float("inf"):
             raise InputError(f"artificial_noise is {self.artificial_noise}; it needs to be zero or positive.")
         self._check_counts()
+        check_device(self.device)
 
     def _check_counts(self) -> None:
         may_be_zero = {"warmup_steps", "sketch", "seed"}

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 from noisekit.problems import ModelProblem, Problem, load_problem
-from noisekit.study.config import StudyConfig
+from noisekit.problems.datasets import images_from_folder
+from noisekit.study.device import check_device, moved_to
 
 _TRAINING_SAMPLES = {"fashion-cnn": 6000, "fashion-resnet": 6000, "shakespeare-gpt": 2048}
 """Samples to train on where the catalog's small size takes fewer."""
 
 
-def load_study_problem(name: str, config: StudyConfig) -> Problem:
+class Settings(Protocol):
+    """What a problem is loaded with."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def device(self) -> str | None: ...
+
+
+def load_study_problem(name: str, config: Settings) -> Problem:
     """Return the problem called ``name``, with as much data as a study trains on.
+
+    Args:
+        name: one of ``list_problems()``; or "my_module.py:make_problem"; or a folder of images in the formats
+            of MNIST or CIFAR-10, on which the small convolutional network trains.
+        config: whose seed and device the problem gets.
 
     Raises:
         InputError: if there is no such problem, naming the nearest.
     """
-    options: dict[str, Any] = {"n_samples": _TRAINING_SAMPLES[name]} if name in _TRAINING_SAMPLES else {}
+    check_device(config.device)
+    if ":" in name:
+        return cast(Problem, moved_to(load_problem(name, seed=config.seed), config.device))
+    options: dict[str, Any] = {} if config.device is None else {"device": config.device}
+    if Path(name).is_dir():
+        n = min(_TRAINING_SAMPLES["fashion-cnn"], len(images_from_folder(name).inputs))
+        return load_problem("fashion-cnn", seed=config.seed, folder=name, n_samples=n, **options)
+    if name in _TRAINING_SAMPLES:
+        options["n_samples"] = _TRAINING_SAMPLES[name]
     return load_problem(name, seed=config.seed, **options)
 
 

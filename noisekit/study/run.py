@@ -9,9 +9,9 @@ import torch
 from noisekit.problems import ModelProblem, Problem, SampledProblem
 from noisekit.results import provenance, to_datatree
 from noisekit.study.config import StudyConfig
+from noisekit.study.laws import laws
 from noisekit.study.noise import NoiseFindings, analyze_noise
 from noisekit.study.parallel import torch_threads, usable_cores, workers_for
-from noisekit.study.predictions import predict
 from noisekit.study.problem import first_samples
 from noisekit.study.sharpness import sharpness
 from noisekit.study.training import TrainingRun, train_and_record
@@ -74,7 +74,7 @@ def _study(problem: Problem, config: StudyConfig, command: str, progress: bool) 
         solutions=[s for e in ensembles for s in (e.prediction, e.reference)],
         comparisons=[e.comparison for e in ensembles],
         laws={
-            name: predict(name, part, x, config, curvature=curvature, record=record, scale=scale)
+            name: laws(name, part, x, config, curvature=curvature, record=record, scale=scale)
             for name in config.optimizers
         },
         provenance=provenance(

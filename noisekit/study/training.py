@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from noisekit._typing import OptimizerFactory
 from noisekit.errors import InputError, NonFiniteError
 from noisekit.gradients import GradientNoiseRecorder, GradientRecord, every, gradient_statistics
+from noisekit.gradients.schedule import Schedule
 from noisekit.problems import ModelProblem
 from noisekit.study.config import StudyConfig
 from noisekit.study.progress import bar
@@ -29,8 +31,23 @@ class TrainingRun:
     """The parameters after training, (coordinate,)."""
     mean_gradient_error: Tensor
     """|mean of the per-sample gradients − training gradient| / |training gradient|, (step,), float64."""
-    final_gradients: Tensor | None
+    final_gradients: Tensor | None = None
     """Per-sample gradients at ``x`` at the recorded coordinates, (sample, coordinate)."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """How a network is trained and which of its steps are recorded."""
+
+    make_optimizer: OptimizerFactory
+    schedule: Schedule
+    steps: int
+    batch_size: int
+    coordinates: int
+    sketch: int
+    seed: int
+    prefix: str = ""
+    """What stands before the names of these settings where a user gives them."""
 
 
 def train_and_record(problem: ModelProblem, config: StudyConfig, *, progress: bool = False) -> TrainingRun:
@@ -40,35 +57,59 @@ def train_and_record(problem: ModelProblem, config: StudyConfig, *, progress: bo
         InputError: if there are fewer samples than a minibatch takes.
         NonFiniteError: if the loss is NaN or infinite, naming the step.
     """
-    if config.training_batch_size > problem.n_samples:
+    recording = Recording(
+        make_optimizer=lambda parameters: torch.optim.SGD(parameters, lr=config.training_learning_rate),
+        schedule=every(config.record_every),
+        steps=config.training_steps,
+        batch_size=config.training_batch_size,
+        coordinates=config.coordinates,
+        sketch=config.sketch,
+        seed=config.seed,
+        prefix="training_",
+    )
+    run, model = record_training(problem, recording, progress=progress)
+    return replace(run, final_gradients=final_gradients(problem, model, run.record))
+
+
+def record_training(
+    problem: ModelProblem, recording: Recording, *, progress: bool = False
+) -> tuple[TrainingRun, nn.Module]:
+    """Train a copy of the problem's network with a GradientNoiseRecorder attached; return it too.
+
+    Raises:
+        InputError: if there are fewer samples than a minibatch takes.
+        NonFiniteError: if the loss is NaN or infinite, naming the step.
+    """
+    if recording.batch_size > problem.n_samples:
         raise InputError(
-            f"training_batch_size is {config.training_batch_size} and {problem.name} has {problem.n_samples} "
-            "samples; take a smaller minibatch."
+            f"{recording.prefix}batch_size is {recording.batch_size} and {problem.name} has "
+            f"{problem.n_samples} samples; take a smaller minibatch."
         )
-    seed = stage_seed(config.seed, "training")
+    seed = stage_seed(recording.seed, "training")
     model = copy.deepcopy(problem.model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.training_learning_rate)
+    optimizer = recording.make_optimizer(list(model.parameters()))
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     gradients: dict[int, dict[str, Tensor]] = {}
     recorder = GradientNoiseRecorder(
         model,
         problem.loss_fn,
         optimizer,
-        schedule=every(config.record_every),
-        coordinates=min(config.coordinates, problem.n_parameters),
-        sketch=config.sketch if config.sketch < problem.n_parameters else 0,
+        schedule=recording.schedule,
+        coordinates=min(recording.coordinates, problem.n_parameters),
+        sketch=recording.sketch if recording.sketch < problem.n_parameters else 0,
         seed=seed,
     )
-    batches = minibatches(problem.n_samples, config.training_batch_size, seed, problem.device)
-    with recorder, bar("Training with the recorder", config.training_steps, show=progress) as shown:
-        for step in range(config.training_steps):
+    batches = minibatches(problem.n_samples, recording.batch_size, seed, problem.device)
+    with recorder, bar("Training with the recorder", recording.steps, show=progress) as shown:
+        for step in range(recording.steps):
             index = next(batches)
             optimizer.zero_grad()
             loss = problem.loss_fn(model(problem.inputs[index]), problem.targets[index])
             loss.backward()
             if not torch.isfinite(loss):
-                raise _not_finite(step, loss, trained, config)
-            if step % config.record_every == 0:
+                rate = float(optimizer.param_groups[0]["lr"])
+                raise _not_finite(step, loss, trained, f"{recording.prefix}learning_rate, now {rate:g}")
+            if recording.schedule(step):
                 gradients[step] = {
                     n: p.grad.detach().clone() for n, p in trained.items() if p.grad is not None
                 }
@@ -76,19 +117,15 @@ def train_and_record(problem: ModelProblem, config: StudyConfig, *, progress: bo
             shown.update()
     record = recorder.result()
     x = problem.flatten({name: p.detach() for name, p in trained.items()})
-    return TrainingRun(
-        record, x, mean_gradient_error(record, gradients), final_gradients(problem, model, record)
-    )
+    return TrainingRun(record, x, mean_gradient_error(record, gradients)), model
 
 
-def _not_finite(
-    step: int, loss: Tensor, parameters: dict[str, nn.Parameter], config: StudyConfig
-) -> NonFiniteError:
+def _not_finite(step: int, loss: Tensor, parameters: dict[str, nn.Parameter], rate: str) -> NonFiniteError:
     bad = [n for n, p in parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
     where = f", with NaN or infinite gradients in {', '.join(bad)}" if bad else ""
     return NonFiniteError(
         f"The training loss is {loss.item()} at step {step}{where}; look for NaN in the data, or lower "
-        f"training_learning_rate, now {config.training_learning_rate:g}."
+        f"{rate}."
     )
 
 

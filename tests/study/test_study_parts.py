@@ -15,7 +15,7 @@ from noisekit.study import StudyConfig, load_study_problem
 from noisekit.study.equations import study_noise
 from noisekit.study.noise import tail_of_blocks
 from noisekit.study.parallel import Counter, Stopped, run_tasks
-from noisekit.study.predictions import predict
+from noisekit.study.laws import laws
 from noisekit.study.presets import with_preset
 from noisekit.study.problem import first_samples
 from noisekit.study.progress import bar
@@ -136,23 +136,25 @@ def test_a_wrong_learning_rate_is_not_held(bowl, monkeypatch):
 
     config = replace(SMALL, optimizers=("sgd",), learning_rates=(0.1,), artificial_noise=1.0)
     build = trajectories.build_sde
-    monkeypatch.setattr(
-        trajectories, "build_sde", lambda n, p, _noise, c: build(n, p, nk.GaussianNoise(scale=3.0), c)
-    )
+
+    def with_other_noise(name, gradient, _noise, rate, **settings):
+        return build(name, gradient, nk.GaussianNoise(scale=3.0), rate, **settings)
+
+    monkeypatch.setattr(trajectories, "build_sde", with_other_noise)
     (result,) = compare_optimizers(bowl, bowl.x0, config)
     assert result.comparison.verdict == "missed"
 
 
 def test_the_floor_is_that_of_the_noise(bowl):
     config = replace(SMALL, optimizers=("sgd",), learning_rates=(0.1,))
-    law = predict("sgd", bowl, bowl.x0, config, curvature=2.0)
+    law = laws("sgd", bowl, bowl.x0, config, curvature=2.0)
     assert law["noise_floor"] == pytest.approx(0.1 / 4 * 3 * 0.3**2)
     assert dict(zip(law["gauge"], law["gauge_value"], strict=True))["eta_lambda_max"] == pytest.approx(0.2)
 
 
 def test_signsgd_has_phases(bowl):
     config = replace(SMALL, optimizers=("signsgd",))
-    law = predict("signsgd", bowl, bowl.x0, config, curvature=2.0)
+    law = laws("signsgd", bowl, bowl.x0, config, curvature=2.0)
     # |Y| = |∇f|/(√2 σ) = 4.7, 2.4, 0.7
     np.testing.assert_allclose(law["phase_fraction"], [2 / 3, 0, 1 / 3])
 

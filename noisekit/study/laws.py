@@ -15,7 +15,7 @@ from noisekit.study.equations import study_noise
 from noisekit.theory import noise_floor, regimes, signsgd_phase
 
 
-def predict(
+def laws(
     name: str,
     problem: Problem,
     x: Tensor,

@@ -1,0 +1,53 @@
+"""Where a study computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from noisekit.errors import InputError, unknown_name
+
+
+def check_device(device: str | None) -> None:
+    """Raise InputError unless ``device`` is None, "cpu", or a CUDA device that is here ("cuda", "cuda:1").
+
+    >>> check_device("cpu")
+    """
+    if device is None or device == "cpu":
+        return
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or (":" in device and not index.isdigit()):
+        raise unknown_name("device", device, ("cpu", "cuda"))
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise InputError(
+            f"The device is {device!r}, and torch finds no CUDA device here; take cpu, or install a build of "
+            "torch with CUDA."
+        )
+    if index and int(index) >= count:
+        raise InputError(f"The device is {device!r}, and there are {count} CUDA devices, counted from 0.")
+
+
+def moved_to(problem: Any, device: str | None) -> Any:
+    """Return a user's own problem on ``device``; as it is if None or if it is there already."""
+    from noisekit.problems import ModelProblem
+
+    if device is None or problem.x0.device.type == device.partition(":")[0]:
+        return problem
+    if not isinstance(problem, ModelProblem):
+        raise InputError(
+            f"{problem.name} lives on {problem.x0.device.type}; make it on {device!r} yourself, or leave the "
+            "device out."
+        )
+    return ModelProblem(
+        problem.model,
+        problem.loss_fn,
+        problem.inputs,
+        problem.targets,
+        name=problem.name,
+        device=device,
+        test_inputs=problem.test_inputs,
+        test_targets=problem.test_targets,
+        metadata=problem.metadata,
+    )
