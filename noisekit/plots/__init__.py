@@ -9,6 +9,7 @@ from noisekit.plots.noise_floors import plot_noise_floors
 from noisekit.plots.noise_histogram import plot_noise_histogram
 from noisekit.plots.noise_qq import plot_noise_qq
 from noisekit.plots.noise_scale import plot_noise_scale
+from noisekit.plots.phase_course import plot_phase_course
 from noisekit.plots.prediction_gap import plot_prediction_gap
 from noisekit.plots.signal_to_noise import plot_signal_to_noise
 from noisekit.plots.signsgd_phases import plot_signsgd_phases
@@ -29,6 +30,7 @@ __all__ = [
     "plot_noise_histogram",
     "plot_noise_qq",
     "plot_noise_scale",
+    "plot_phase_course",
     "plot_prediction_gap",
     "plot_signal_to_noise",
     "plot_signsgd_phases",

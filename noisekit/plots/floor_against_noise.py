@@ -23,7 +23,8 @@ def plot_floor_against_noise(
     crossing SGD is the quieter one.
 
     tree: result tree with ``noise_floor`` in ``/theory/<optimizer>``; measured floors come from
-    ``/noise_sweep/<optimizer>``, variables ``floor`` and ``floor_error`` over the axis ``noise_level``
+    ``/noise_sweep/<optimizer>``, variables ``floor`` and ``floor_error`` over the axis ``noise_level``, and
+    ``predicted_floor`` there, where it is given, takes the place of the first-order curve
     optimizers: which ones (default: all)
     Returns the axes. Raises InputError where the tree has no floor.
     """
@@ -37,19 +38,30 @@ def plot_floor_against_noise(
     for name in names:
         colour = optimizer_colour(name)
         colour = colour if colour not in used else next((c for c in CYCLE if c not in used), colour)
+        has_sweep = has_group(tree, f"noise_sweep/{name}")
+        sweep = dataset(tree, f"noise_sweep/{name}", "noise_level") if has_sweep else xr.Dataset()
         floor = predicted_floor(tree, name)
-        if floor > 0:
-            used.append(colour)
+        drawn = False
+        if "predicted_floor" in sweep and _positive(sweep["predicted_floor"]).any():
+            drawn = True
+            ax.plot(
+                sweep["noise_level"].values,
+                sweep["predicted_floor"].values,
+                color=colour,
+                label=shorten(name),
+            )
+        elif floor > 0:
+            drawn = True
             ax.plot(level, floor * level ** floor_power(name), color=colour, label=shorten(name))
             ax.plot(1, floor, "o", color=colour)
-        if has_group(tree, f"noise_sweep/{name}"):
-            sweep = dataset(tree, f"noise_sweep/{name}", "floor")
+        if "floor" in sweep and _positive(sweep["floor"]).any():
+            drawn = True
             error = 1.96 * sweep["floor_error"].values if "floor_error" in sweep else None
-            used.append(colour)
             ax.errorbar(
                 sweep["noise_level"].values, sweep["floor"].values, yerr=error, fmt="D", color=colour,
                 markersize=4, capsize=2, label=f"{shorten(name)}, measured",
             )  # fmt: skip
+        used += [colour] if drawn else []
     if not used:
         raise InputError(
             "No optimizer in this tree has a finite noise floor above zero; nothing can be drawn."
@@ -65,6 +77,10 @@ def plot_floor_against_noise(
     ax.minorticks_off()
     ax.legend(loc="best")
     return ax
+
+
+def _positive(values: xr.DataArray) -> np.ndarray:
+    return np.isfinite(values.values) & (values.values > 0)
 
 
 def floor_power(name: str) -> int:

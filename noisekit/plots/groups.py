@@ -18,6 +18,11 @@ _HOW_TO_GET = {
     "optimizer": "run real optimizers, as `noisekit run` does",
     "theory": "compute the closed forms, as `noisekit run` does",
     "comparison": "compare prediction and runs, as `noisekit run` does",
+    "weak_order": "store nk.weak_order with results.weak_order_groups",
+    "noise_sweep": "store nk.robustness with results.robustness_groups, or runs with results.sweep_groups",
+    "batch_scaling": "store the runs with results.batch_scaling_groups",
+    "phases": "store runs of SignSGD with results.phase_groups",
+    "stationary": "store nk.stationary_law with results.stationary_groups",
 }
 
 
@@ -54,7 +59,7 @@ def dataset(tree: xr.DataTree, path: str, *variables: str) -> xr.Dataset:
     node = _node(tree, path)
     assert node is not None
     data = node.to_dataset()
-    missing = [name for name in variables if name not in data]
+    missing = [name for name in variables if name not in data.variables]
     if missing:
         hint = _HOW_TO_GET.get(path) or _HOW_TO_GET.get(path.split("/")[0]) or "write it before plotting"
         raise InputError(

@@ -41,6 +41,7 @@ def to_datatree(
     solutions: Iterable[Solution] = (),
     laws: Mapping[str, Mapping[str, Any]] | None = None,
     comparisons: Iterable[Comparison] = (),
+    experiments: Mapping[str, xr.Dataset] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> xr.DataTree:
     """Return one tree in the schema ``noisekit-1`` of whatever is given; every part may be missing.
@@ -55,6 +56,8 @@ def to_datatree(
         solutions: SDE paths and optimizer runs; ``kind`` decides the group.
         laws: for each optimizer, values by the names of ``/theory/*`` in the schema.
         comparisons: one for each optimizer.
+        experiments: groups by path, as ``weak_order_groups``, ``robustness_groups``, ``sweep_groups``,
+            ``batch_scaling_groups``, ``phase_groups`` and ``stationary_groups`` return them.
         provenance: root attributes, as ``provenance`` returns them.
 
     Raises:
@@ -86,6 +89,11 @@ def to_datatree(
         groups[f"/theory/{optimizer}"] = law_to_dataset(optimizer, law)
     for comparison in comparisons:
         groups[f"/comparison/{comparison.optimizer}"] = comparison_to_dataset(comparison)
+    for path, data in (experiments or {}).items():
+        path = "/" + path.strip("/")
+        if path in groups:
+            raise InputError(f"Two results would go to {path}; keep one of them or rename its optimizer.")
+        groups[path] = data
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = {"Conventions": SCHEMA, **storable(provenance or {})}
     return tree

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from noisekit.results.example_experiments import experiment_groups
 from noisekit.results.schema import SCHEMA, find_group
 
 _BLOCKS = {"conv1.weight": 72, "conv1.bias": 8, "conv2.weight": 1152, "fc.weight": 7840, "fc.bias": 10}
@@ -41,6 +42,7 @@ def make_example_tree(seed: int = 0) -> xr.DataTree:
         groups |= {f"/{kind}/{optimizer}": dataset for kind, dataset in paths.items()}
         groups[f"/theory/{optimizer}"] = _theory(rate, mean, rng)
         groups[f"/comparison/{optimizer}"] = _comparison(paths["sde"], paths["optimizer"])
+    groups |= experiment_groups(dict.fromkeys(_OPTIMIZERS, 0.02), np.random.default_rng([seed, 1]))
     tree = xr.DataTree.from_dict({path: _described(path, data) for path, data in groups.items()})
     tree.attrs.update(_root_attributes(seed))
     return tree

@@ -6,7 +6,19 @@ would have to agree on them: each group carries its own axes. ``*`` in a path st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from noisekit.results.experiment_schema import EXPERIMENT_AXES, EXPERIMENTS
+from noisekit.results.variables import C25, COORDINATE, M18, TIME, TIME_STEP, Group, Variable
+
+__all__ = [
+    "AXES",
+    "GROUPS",
+    "ROOT_ATTRIBUTES",
+    "SCHEMA",
+    "TRAJECTORY_ATTRIBUTES",
+    "Group",
+    "Variable",
+    "find_group",
+]
 
 SCHEMA = "noisekit-1"
 
@@ -20,58 +32,29 @@ AXES: dict[str, str] = {
     "component": "eigenvalues, largest first",
     "projection": "sketch dimensions",
     "estimator": "tail-index estimator",
-    "quantile": "probability of a quantile over the recorded coordinates",
+    "quantile": "probability of a quantile, over coordinates or over replicates",
     "bound": "lower and upper end of a 95 % interval",
     "observable": "function of the parameters that is compared, such as the loss",
     "gauge": "number that says whether the theory holds here",
     "phase": "phase of SignSGD: 1 far from, 2 near, 3 inside the noise",
+    **EXPERIMENT_AXES,
 }
 
-
-@dataclass(frozen=True)
-class Variable:
-    """One variable of a group: its axes, what it is, its unit and the sign it has in formulas."""
-
-    dims: tuple[str, ...]
-    long_name: str
-    units: str = "1"
-    symbol: str = ""
-    references: str = ""
-    kind: str = "float"
-    """``float``, ``int`` (also truth values, as 0 and 1) or ``str``."""
-
-    def attributes(self) -> dict[str, str]:
-        """Return what is written on the variable, without empty entries."""
-        names = ("long_name", "units", "symbol", "references")
-        return {name: getattr(self, name) for name in names if getattr(self, name)}
-
-
-@dataclass(frozen=True)
-class Group:
-    """One group: what it is, its coordinates and its variables. ``open_dims`` admits further variables."""
-
-    title: str
-    coordinates: dict[str, Variable]
-    variables: dict[str, Variable]
-    open_dims: tuple[str, ...] | None = None
-    """Axes of variables with free names (observables), if the group takes any."""
-
-
-_C25 = "Compagnoni et al. 2025, arXiv:2411.15958"
-_M18 = "McCandlish et al. 2018, arXiv:1812.06162"
 
 _STEP = Variable(("step",), "optimizer step", symbol="k", kind="int")
 _BLOCK = Variable(("block",), "parameter tensor", kind="str")
 _BOUND = Variable(("bound",), "end of the 95 % interval", kind="str")
-_COORDINATE = Variable(("coordinate",), "flat position of the parameter", kind="int")
 _COORDINATE_BLOCK = Variable(("coordinate",), "parameter tensor that the coordinate belongs to", kind="str")
-_TIME = Variable(("time",), "continuous time, learning rate times step", symbol="t = ηk")
-_TIME_STEP = Variable(("time",), "optimizer step", symbol="k", kind="int")
 _OBSERVABLE = Variable(("observable",), "observable", kind="str")
 
 _TRAJECTORY = Group(
     "Trajectories over replicates; the same variables for the SDE and for the real optimizer",
-    {"time": _TIME, "step": _TIME_STEP, "replicate": Variable(("replicate",), "replicate", kind="int")},
+    {
+        "time": TIME,
+        "step": TIME_STEP,
+        "replicate": Variable(("replicate",), "replicate", kind="int"),
+        "quantile": Variable(("quantile",), "probability"),
+    },
     {
         "loss": Variable(
             ("replicate", "time"), "loss over all training samples of the problem", symbol="f(x)"
@@ -80,6 +63,11 @@ _TRAJECTORY = Group(
         "x": Variable(("replicate", "time", "coordinate"), "parameters", symbol="x"),
         "m": Variable(("replicate", "time", "coordinate"), "first moment of the optimizer", symbol="m"),
         "v": Variable(("replicate", "time", "coordinate"), "second moment of the optimizer", symbol="v"),
+        "x_mean": Variable(("time", "coordinate"), "mean of the parameters over replicates"),
+        "x_variance": Variable(("time", "coordinate"), "variance of the parameters over replicates"),
+        "x_quantile": Variable(
+            ("quantile", "time", "coordinate"), "quantiles of the parameters over replicates"
+        ),
     },
     open_dims=("replicate", "time"),
 )
@@ -145,22 +133,22 @@ GROUPS: dict[str, Group] = {
                 "NaN when no signal is seen",
                 "samples",
                 "B_simple",
-                _M18,
+                M18,
             ),
             "noise_scale_interval": Variable(
-                ("step", "block", "bound"), "95 % interval of the noise scale", "samples", references=_M18
+                ("step", "block", "bound"), "95 % interval of the noise scale", "samples", references=M18
             ),
             "total_noise_scale": Variable(
-                ("step",), "gradient noise scale of all blocks together", "samples", "B_simple", _M18
+                ("step",), "gradient noise scale of all blocks together", "samples", "B_simple", M18
             ),
             "total_noise_scale_interval": Variable(
-                ("step", "bound"), "95 % interval of the total noise scale", "samples", references=_M18
+                ("step", "bound"), "95 % interval of the total noise scale", "samples", references=M18
             ),
             "pooled_noise_scale": Variable(
-                (), "gradient noise scale of all blocks and all recorded steps", "samples", "B_simple", _M18
+                (), "gradient noise scale of all blocks and all recorded steps", "samples", "B_simple", M18
             ),
             "pooled_noise_scale_interval": Variable(
-                ("bound",), "95 % interval of the pooled noise scale", "samples", references=_M18
+                ("bound",), "95 % interval of the pooled noise scale", "samples", references=M18
             ),
             "eigenvalue": Variable(
                 ("step", "component"), "eigenvalues of the per-sample gradient covariance", symbol="λ(Σ₁)"
@@ -177,7 +165,7 @@ GROUPS: dict[str, Group] = {
     ),
     "/gradient_noise/samples": Group(
         "Per-sample values",
-        {"step": _STEP, "coordinate": _COORDINATE, "coordinate_block": _COORDINATE_BLOCK},
+        {"step": _STEP, "coordinate": COORDINATE, "coordinate_block": _COORDINATE_BLOCK},
         {
             "noise": Variable(
                 ("step", "sample", "coordinate"), "per-sample gradient minus the batch mean", symbol="g_i − ḡ"
@@ -220,12 +208,12 @@ GROUPS: dict[str, Group] = {
     ),
     "/noise_model": Group(
         "Gaussian or Student-t fit of each recorded coordinate of the per-sample noise",
-        {"step": _STEP, "coordinate": _COORDINATE, "coordinate_block": _COORDINATE_BLOCK, "bound": _BOUND},
+        {"step": _STEP, "coordinate": COORDINATE, "coordinate_block": _COORDINATE_BLOCK, "bound": _BOUND},
         _fit_variables("step", "coordinate"),
     ),
     "/minibatch_noise": Group(
         "Noise of the gradient of a minibatch where training ended, and its fit in each coordinate",
-        {"coordinate": _COORDINATE, "coordinate_block": _COORDINATE_BLOCK, "bound": _BOUND},
+        {"coordinate": COORDINATE, "coordinate_block": _COORDINATE_BLOCK, "bound": _BOUND},
         {
             "noise": Variable(
                 ("sample", "coordinate"),
@@ -240,19 +228,19 @@ GROUPS: dict[str, Group] = {
     "/theory/*": Group(
         "What closed forms say about the optimizer, and whether they apply",
         {
-            "time": _TIME,
-            "step": _TIME_STEP,
+            "time": TIME,
+            "step": TIME_STEP,
             "gauge": Variable(("gauge",), "gauge", kind="str"),
             "phase": Variable(("phase",), "phase of SignSGD", kind="int"),
             "coordinate": Variable(("coordinate",), "coordinate", kind="int"),
         },
         {
-            "noise_floor": Variable((), "stationary excess loss that the noise alone sets", references=_C25),
-            "loss_bound": Variable(("time",), "upper bound of the mean excess loss", references=_C25),
+            "noise_floor": Variable((), "stationary excess loss that the noise alone sets", references=C25),
+            "loss_bound": Variable(("time",), "upper bound of the mean excess loss", references=C25),
             "stationary_variance": Variable(
-                ("coordinate",), "stationary variance of the parameters", references=_C25
+                ("coordinate",), "stationary variance of the parameters", references=C25
             ),
-            "phase_fraction": Variable(("phase",), "fraction of coordinates in the phase", references=_C25),
+            "phase_fraction": Variable(("phase",), "fraction of coordinates in the phase", references=C25),
             "gauge_value": Variable(("gauge",), "value of the gauge"),
             "gauge_limit": Variable(("gauge",), "value at which the gauge warns"),
             "gauge_symbol": Variable(("gauge",), "formula of the gauge", kind="str"),
@@ -262,7 +250,7 @@ GROUPS: dict[str, Group] = {
     ),
     "/comparison/*": Group(
         "The SDE's prediction against real runs of the optimizer",
-        {"time": _TIME, "step": _TIME_STEP, "observable": _OBSERVABLE},
+        {"time": TIME, "step": TIME_STEP, "observable": _OBSERVABLE},
         {
             "prediction_mean": Variable(("observable", "time"), "mean over SDE paths"),
             "prediction_std": Variable(("observable", "time"), "standard deviation over SDE paths"),
@@ -302,6 +290,7 @@ GROUPS: dict[str, Group] = {
             ),
         },
     ),
+    **EXPERIMENTS,
 }
 
 ROOT_ATTRIBUTES: dict[str, str] = {

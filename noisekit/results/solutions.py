@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def solution_to_dataset(solution: Solution) -> xr.Dataset:
     """Return a Solution as a Dataset with axes replicate, time, coordinate.
 
-    Observables keep their names; states are x, m, v; ``diverged`` is the first bad step or -1.
+    Observables keep their names; states are x, m, v, or
+    their statistics over replicates; ``diverged`` is the first bad step or -1.
     """
     group = f"/{'optimizer' if solution.kind == 'optimizer' else 'sde'}/{solution.optimizer}"
     diverged = array(solution.diverged)
@@ -34,6 +35,7 @@ def solution_to_dataset(solution: Solution) -> xr.Dataset:
             "diverged": diverged,
             **{name: array(values) for name, values in solution.observables.items()},
             **{name: array(values) for name, values in solution.state.items()},
+            **_statistics(solution),
         },
         {
             "optimizer": solution.optimizer,
@@ -45,6 +47,14 @@ def solution_to_dataset(solution: Solution) -> xr.Dataset:
             "settings_json": to_json(solution.settings),
         },
     )
+
+
+def _statistics(solution: Solution) -> dict[str, Any]:
+    """Return what was kept instead of states, with the probabilities of the quantiles."""
+    values: dict[str, Any] = {name: array(v) for name, v in solution.statistics.items()}
+    if "x_quantile" in values:
+        values["quantile"] = np.array(solution.settings["quantiles"], dtype=float)
+    return values
 
 
 def comparison_to_dataset(comparison: Comparison) -> xr.Dataset:

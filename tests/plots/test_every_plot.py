@@ -21,16 +21,7 @@ NAMES = sorted(name for name in plots.__all__ if name.startswith("plot_"))
 
 @pytest.fixture(scope="module")
 def whole_tree():
-    """An example tree with the optional experiments added."""
-    tree = make_example_tree()
-    rate = np.array([0.01, 0.02, 0.04, 0.08])
-    order = {"gap": ("learning_rate", 0.3 * rate), "gap_error": ("learning_rate", 0.02 * rate)}
-    order |= {"slope": ((), 1.0), "slope_error": ((), 0.04)}
-    tree["weak_order/sgd"] = xr.DataTree(xr.Dataset(order, {"learning_rate": rate}))
-    coords = {"preset": ["sde", "fixed_lr"], "batch_ratio": [0.25, 1.0, 4.0]}
-    loss = {"loss": (("preset", "batch_ratio"), np.array([[0.7, 0.7, 0.71], [0.66, 0.7, 0.8]]))}
-    tree["batch_scaling/adam"] = xr.DataTree(xr.Dataset(loss, coords))
-    return tree
+    return make_example_tree()
 
 
 @pytest.fixture(autouse=True)
