@@ -16,6 +16,7 @@ _ROOM_OF = {
     "GradientStatistics": "gradients",
     "GradientNoiseRecorder": "gradients",
     "GradientRecord": "gradients",
+    "Ranks": "gradients",
     "every": "gradients",
     "first": "gradients",
     "logarithmic": "gradients",

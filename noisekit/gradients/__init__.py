@@ -3,6 +3,7 @@
 from noisekit.gradients.layer_rules import layer_rule
 from noisekit.gradients.moments import diagonal_moments
 from noisekit.gradients.per_sample import per_sample_gradients
+from noisekit.gradients.ranks import Ranks
 from noisekit.gradients.record import GradientRecord, GradientStatistics
 from noisekit.gradients.recorder import GradientNoiseRecorder
 from noisekit.gradients.rows import merge_records
@@ -14,6 +15,7 @@ __all__ = [
     "GradientNoiseRecorder",
     "GradientRecord",
     "GradientStatistics",
+    "Ranks",
     "RunningMoments",
     "diagonal_moments",
     "every",

@@ -9,13 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from noisekit.errors import UnsupportedModelError
+from noisekit.errors import InputError, UnsupportedModelError
 
 
 class Ranks:
-    """A group of data-parallel processes; every method is called by all of them at the same point."""
+    """A group of processes that work together; every method is called by all of them at the same point.
+
+    Arguments: ``group`` a process group of torch.distributed, None for all processes.
+    Raises InputError where no process group has been set up.
+    """
 
     def __init__(self, group: Any = None):
+        if not (dist.is_available() and dist.is_initialized()):
+            raise InputError(
+                "There is no process group: start the script with torchrun and call "
+                "torch.distributed.init_process_group() before nk.Ranks()."
+            )
         self.group = group
         self.size = dist.get_world_size(group)
         self.rank = dist.get_rank(group)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from noisekit._typing import Observable, OptimizerFactory, State
 from noisekit.errors import InputError
+from noisekit.gradients.ranks import Ranks
 from noisekit.noise.base import NoiseModel
 from noisekit.optimizers.state import (
     STATE_KEYS,
@@ -20,7 +21,6 @@ from noisekit.optimizers.state import (
 )
 from noisekit.problems.base import Problem
 from noisekit.sde.base import Schedule, schedule_factor
-from noisekit.sde.blocks import replicate_blocks
 from noisekit.sde.brownian import Draws
 from noisekit.sde.inputs import (
     check_count,
@@ -32,6 +32,7 @@ from noisekit.sde.inputs import (
     replicate_x0,
 )
 from noisekit.sde.progress import progress_bar
+from noisekit.sde.share import Share
 from noisekit.sde.solution import Solution
 from noisekit.sde.trajectory import Trajectory, saved_steps
 
@@ -55,6 +56,7 @@ def simulate_optimizer(
     start_step: int = 0,
     init_state: State | None = None,
     progress: bool = False,
+    ranks: Ranks | None = None,
 ) -> Solution:
     """Return real runs of a torch optimizer, all replicates as rows of one parameter.
 
@@ -67,7 +69,8 @@ def simulate_optimizer(
     parameter (replicate, coordinate); ``x0`` (coordinate,) or (replicate, coordinate), None if
     ``init_state`` holds x; ``steps``; exactly one of ``noise`` and ``batch_size``; ``schedule`` factor on
     the learning rate at step k; ``save_every``, ``observables``, ``keep_state``, ``quantiles`` as in
-    ``integrate``; ``start_step`` and ``init_state`` (m, v) continue a run.
+    ``integrate``; ``start_step`` and ``init_state`` (m, v) continue a run; ``ranks`` the processes that share
+    the replicates, as in ``integrate``.
     Returns a Solution of kind "optimizer"; ``state`` has x and torch's running averages as m and v.
     Raises InputError for both or none of noise and batch_size, for a problem without samples, and for
     optimizers that are not element-wise.
@@ -91,12 +94,24 @@ def simulate_optimizer(
             "make_optimizer must be a function of a list of parameters, such as "
             "lambda p: torch.optim.Adam(p, lr=1e-3), and schedule a function of the step or None."
         )
-    param = torch.nn.Parameter(x)
+    share = Share.of(x, ranks)
+    share.check_same(
+        {
+            "problem": problem.name,
+            "x0": float(x.double().sum()),
+            "replicates": replicates,
+            "steps": steps,
+            "seed": seed,
+            "noise or batch_size": repr(noise) if batch_size is None else batch_size,
+            "save_every": save_every,
+        }
+    )
 
     with torch.no_grad():
         template = probe_optimizer(make_optimizer, x)
         names = sorted({STATE_KEYS[key] for key, value in template.items() if _is_average(key, value)})
-        own = replicate_state(given, x, names)
+        own = share.part({"x": x} | replicate_state(given, x, names))
+        param = torch.nn.Parameter(own.pop("x"))
         optimizer = checked_optimizer(make_optimizer, param)
         if own or start_step:
             write_state(optimizer, param, template, own, start_step)
@@ -108,12 +123,17 @@ def simulate_optimizer(
         trajectory = Trajectory(
             plan, state, functions, keep_state=keep_state, quantiles=check_quantiles(quantiles)
         )
-        draws = Draws(seed, replicate_blocks(*x.shape), 0, 1, x)
-        everything, total = slice(0, replicates), x.new_empty(replicates)
-        trajectory.save_rows(0, everything, state)
-        trajectory.save_statistics(0, x)
+        draws = Draws(seed, share.blocks, 0, 1, x)
+        everything, total = slice(0, len(x)), x.new_empty(len(x))
+
+        def save(index: int, state: State) -> None:
+            trajectory.save_rows(index, everything, state)
+            if not keep_state:
+                trajectory.save_statistics(index, share.whole(state["x"]))
+
+        save(0, state)
         number = {step: index for index, step in enumerate(plan)}
-        with progress_bar(progress, steps, 0, "simulate") as bar:
+        with progress_bar(progress and share.first, steps, 0, "simulate") as bar:
             for step in range(start_step, start_step + steps):
                 if schedule is not None:
                     factor = schedule_factor(schedule, step)
@@ -131,8 +151,7 @@ def simulate_optimizer(
                 if step + 1 in number:
                     entry = optimizer.state[param]
                     state = {"x": x} | {name: read_entry(entry, name, x) for name in names}
-                    trajectory.save_rows(number[step + 1], everything, state)
-                    trajectory.save_statistics(number[step + 1], x)
+                    save(number[step + 1], state)
                 if bar is not None:
                     bar.update(1)
 
@@ -142,9 +161,9 @@ def simulate_optimizer(
         kind="optimizer",
         step=step_axis,
         time=step_axis.double() * rates[0],
-        state=trajectory.states,
-        observables=trajectory.observables,
-        diverged=trajectory.diverged(),
+        state=share.wholes(trajectory.states),
+        observables=share.wholes(trajectory.observables),
+        diverged=share.whole(trajectory.diverged()),
         learning_rate=rates[0],
         seed=seed,
         settings={

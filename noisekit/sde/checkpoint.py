@@ -11,22 +11,31 @@ import torch
 
 from noisekit._typing import State
 from noisekit.errors import FileFormatError, InputError
+from noisekit.sde.share import Share
 from noisekit.sde.trajectory import Trajectory
 
 _FORMAT = "noisekit-checkpoint-1"
+_BY_REPLICATE = ("states", "observables", "finite_steps")
+"""What a trajectory records of each replicate; the rest is of all of them."""
 
 
 def save_checkpoint(
-    path: Path, step: int, state: State, trajectory: Trajectory, identity: dict[str, Any]
+    path: Path, step: int, state: State, trajectory: Trajectory, identity: dict[str, Any], share: Share
 ) -> None:
-    """Write everything that resuming needs to a temporary file, then rename it to ``path``."""
+    """Write everything that resuming needs to a temporary file, then rename it to ``path``.
+
+    Of several processes the first one writes, for all replicates: any number of them can resume.
+    """
+    recorded = trajectory.tensors()
     content = {
         "format": _FORMAT,
         "identity": identity,
         "step": step,
-        "state": dict(state),
-        "trajectory": trajectory.tensors(),
+        "state": share.wholes(state),
+        "trajectory": recorded | {group: share.wholes(recorded[group]) for group in _BY_REPLICATE},
     }
+    if not share.first:
+        return
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     os.close(handle)
     try:
@@ -37,14 +46,18 @@ def save_checkpoint(
         raise
 
 
-def load_checkpoint(path: Path, state: State, trajectory: Trajectory, identity: dict[str, Any]) -> int | None:
+def load_checkpoint(
+    path: Path, state: State, trajectory: Trajectory, identity: dict[str, Any], share: Share
+) -> int | None:
     """Restore ``state`` and ``trajectory`` and return the step reached, or None where there is no file.
 
     Raises FileFormatError for a file that is not a checkpoint, InputError for one of another run.
     """
     if not path.parent.is_dir():
         raise InputError(f"The folder {path.parent} of the checkpoint does not exist; create it first.")
-    if not path.exists():
+    exists = path.exists()
+    share.check_same({f"a file {path}": exists})
+    if not exists:
         return None
     try:
         content = torch.load(path, map_location=state["x"].device, weights_only=True)
@@ -60,6 +73,10 @@ def load_checkpoint(path: Path, state: State, trajectory: Trajectory, identity: 
             "give the same arguments or another path."
         )
     for name, value in state.items():
-        value.copy_(content["state"][name])
-    trajectory.load(content["trajectory"])
+        value.copy_(content["state"][name][share.rows])
+    recorded = content["trajectory"]
+    own = {
+        group: {name: value[share.rows] for name, value in recorded[group].items()} for group in _BY_REPLICATE
+    }
+    trajectory.load(recorded | own)
     return int(content["step"])

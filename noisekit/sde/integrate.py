@@ -14,8 +14,9 @@ from torch import Tensor
 
 from noisekit._typing import Observable, State
 from noisekit.errors import InputError
+from noisekit.gradients.ranks import Ranks
 from noisekit.sde.base import OptimizerSDE, Substep
-from noisekit.sde.blocks import group_blocks, replicate_blocks
+from noisekit.sde.blocks import group_blocks
 from noisekit.sde.brownian import Draws
 from noisekit.sde.checkpoint import load_checkpoint, save_checkpoint
 from noisekit.sde.inputs import (
@@ -29,6 +30,7 @@ from noisekit.sde.inputs import (
     replicate_x0,
 )
 from noisekit.sde.progress import progress_bar
+from noisekit.sde.share import Share
 from noisekit.sde.solution import Solution
 from noisekit.sde.solvers import EulerMaruyama, Solver, StochasticHeun
 from noisekit.sde.streams import Workspace
@@ -54,6 +56,7 @@ def integrate(
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 100,
     progress: bool = False,
+    ranks: Ranks | None = None,
 ) -> Solution:
     """Return paths of an optimizer SDE from t = ηk₀ to η(k₀ + steps), dt = η/substeps.
 
@@ -68,7 +71,9 @@ def integrate(
     ``Solution.statistics`` instead of the paths; ``solver`` Euler–Maruyama, or stochastic Heun where the SDE
     is of order 2; ``start_step`` k₀ and ``init_state`` m and v of an optimizer after k₀ steps; ``workers``
     threads over blocks of replicates, for gradients that may be called from several threads;
-    ``checkpoint`` a file that is written every ``checkpoint_every`` steps and resumed from if it exists.
+    ``checkpoint`` a file that is written every ``checkpoint_every`` steps and resumed from if it exists;
+    ``ranks`` the processes, each of which makes the same call, that share the replicates: every one returns
+    the solution of all of them, and the numbers do not depend on how many there are.
     Returns a Solution; a path that is not finite is marked with its first bad step in ``diverged``.
     Raises InputError for arguments out of range, InfiniteVarianceError where the SDE needs a variance.
     """
@@ -94,12 +99,10 @@ def integrate(
     with torch.no_grad():
         sde.check(x)
         own = replicate_state(given, x, sde.state_names)
+        share = Share.of(x, ranks)
         lead = sde.lead(substeps) if solver.uses_euler_step and "v" not in own else 0.0
         state = sde.start(x, own, start_step, lead if solver.uses_euler_step else None)
         plan = saved_steps(start_step, steps, save_every)
-        trajectory = Trajectory(
-            plan, state, functions, keep_state=keep_state, quantiles=check_quantiles(quantiles)
-        )
         settings = sde.settings() | {"solver": solver.name, "start_step": start_step}
         identity = settings | {
             "sde": sde.name,
@@ -116,10 +119,17 @@ def integrate(
             "start": [float(value.double().sum()) for value in state.values()],
             "equation": [] if checkpoint is None else _fingerprint(sde, x, start_step + steps - 1),
         }
-        runner = _Runner(sde, solver, trajectory, lead, _chunks(sde, state, seed, substeps))
+        share.check_same(identity)
+        state = share.part(state)
+        trajectory = Trajectory(
+            plan, state, functions, keep_state=keep_state, quantiles=check_quantiles(quantiles)
+        )
+        runner = _Runner(sde, solver, trajectory, lead, share, _chunks(sde, state, share, seed, substeps))
         path = None if checkpoint is None else Path(checkpoint)
-        reached = None if path is None else load_checkpoint(path, state, trajectory, identity)
-        _run(runner, state, plan, reached, path, checkpoint_every, identity, workers, progress)
+        reached = None if path is None else load_checkpoint(path, state, trajectory, identity, share)
+        _run(
+            runner, state, plan, reached, path, checkpoint_every, identity, workers, progress and share.first
+        )
 
     step = torch.tensor(plan, dtype=torch.int64)
     return Solution(
@@ -127,9 +137,9 @@ def integrate(
         kind="surrogate" if substeps == 1 else "sde",
         step=step,
         time=step.double() * sde.learning_rate,
-        state=trajectory.states,
-        observables=trajectory.observables,
-        diverged=trajectory.diverged(),
+        state=share.wholes(trajectory.states),
+        observables=share.wholes(trajectory.observables),
+        diverged=share.whole(trajectory.diverged()),
         learning_rate=sde.learning_rate,
         seed=seed,
         substeps=substeps,
@@ -154,13 +164,12 @@ class _Chunk:
     draws: Draws
 
 
-def _chunks(sde: OptimizerSDE, state: State, seed: int, substeps: int) -> list[_Chunk]:
-    x = state["x"]
-    blocks = replicate_blocks(*x.shape)
+def _chunks(sde: OptimizerSDE, state: State, share: Share, seed: int, substeps: int) -> list[_Chunk]:
+    x, origin = state["x"], share.rows.start
     workspace = Workspace()
     chunks = []
-    for group in group_blocks(blocks, x.shape[1], together=x.device.type != "cpu"):
-        rows = slice(group[0].start, group[-1].stop)
+    for group in group_blocks(share.blocks, x.shape[1], together=x.device.type != "cpu"):
+        rows = slice(group[0].start - origin, group[-1].stop - origin)
         views = {name: value[rows] for name, value in state.items()}
         draws = Draws(seed, group, sde.n_normals(views["x"]), substeps, views["x"], workspace)
         chunks.append(_Chunk(rows, views, draws))
@@ -175,6 +184,7 @@ class _Runner:
     solver: Solver
     trajectory: Trajectory
     lead: float
+    share: Share
     chunks: list[_Chunk]
 
     def advance(self, chunk: _Chunk, first: int, last: int) -> None:
@@ -192,6 +202,10 @@ class _Runner:
 
     def save(self, chunk: _Chunk, index: int) -> None:
         self.trajectory.save_rows(index, chunk.rows, chunk.state)
+
+    def save_statistics(self, x: Tensor, index: int) -> None:
+        if not self.trajectory.keep_state:
+            self.trajectory.save_statistics(index, self.share.whole(x))
 
 
 def _run(
@@ -221,7 +235,7 @@ def _run(
     if reached is None:
         for chunk in runner.chunks:
             runner.save(chunk, 0)
-        trajectory.save_statistics(0, state["x"])
+        runner.save_statistics(state["x"], 0)
     with (
         ThreadPoolExecutor(min(workers, len(runner.chunks))) if workers > 1 else nullcontext() as pool,
         progress_bar(progress, plan[-1] - plan[0], position - plan[0], "integrate") as bar,
@@ -234,9 +248,9 @@ def _run(
                 first = position
                 list(pool.map(lambda chunk, first=first, stop=stop: until(chunk, first, stop), runner.chunks))
             if stop in number:
-                trajectory.save_statistics(number[stop], state["x"])
+                runner.save_statistics(state["x"], number[stop])
             if bar is not None:
                 bar.update(stop - position)
             position = stop
             if path is not None and ((stop - plan[0]) % checkpoint_every == 0 or stop == plan[-1]):
-                save_checkpoint(path, stop, state, trajectory, identity)
+                save_checkpoint(path, stop, state, trajectory, identity, runner.share)
