@@ -16,7 +16,8 @@ from torch import Tensor
 
 from noisekit.noise.base import NoiseModel
 from noisekit.sde.blocks import Block
-from noisekit.sde.streams import NormalSource, Workspace, stream_key
+from noisekit.sde.normals import BlockNormals
+from noisekit.sde.streams import Workspace, stream_key
 
 
 def bridge_matrix(substeps: int) -> Tensor:
@@ -56,30 +57,17 @@ class Draws:
         self.generator = torch.Generator(device=like.device)
         self.held: dict[str, Tensor] = {}
         """What an equation keeps from the first substep of a step to the last."""
-        self.source = NormalSource(like, self.workspace)
+        self.buffers: dict[str, Tensor] = {}
+        """Buffers in the shape of the chunk's x, of the thread that steps it at the moment."""
+        self.source = BlockNormals(blocks, substeps, n_normals, like, self.workspace)
         self.bridge = bridge_matrix(substeps).to(like)
 
     def normals(self, step: int) -> Tensor:
         """Return the normals of optimizer step ``step``; valid until the next call on this workspace."""
-        shape = (self.substeps, self.rows, self.n_normals)
-        raw = self.workspace.take("normals", shape, self.like)
-        if not self.n_normals:
+        raw = self.source.draw(self.seed, step)
+        if self.substeps == 1 or not self.n_normals:
             return raw
-        for block in self.blocks:
-            self.source.start(self.seed, step, block.index)
-            rows = slice(block.start - self.origin, block.stop - self.origin)
-            # The root, then 1, 2, 4, … midpoints, one by one: the same numbers whatever the number of levels.
-            for level in raw:
-                if block.used == block.size:
-                    self.source.fill(level[rows])
-                    continue
-                # A whole block is drawn even where fewer rows exist: the numbers of a row stay the same.
-                whole = self.workspace.take("block", (block.size, self.n_normals), self.like)
-                self.source.fill(whole)
-                level[rows] = whole[: block.used]
-        if self.substeps == 1:
-            return raw
-        bridged = self.workspace.take("bridged", shape, self.like)
+        bridged = self.workspace.take("bridged", tuple(raw.shape), self.like)
         torch.mm(self.bridge, raw.flatten(1), out=bridged.view(self.substeps, -1))
         return bridged
 

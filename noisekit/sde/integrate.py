@@ -86,7 +86,7 @@ def integrate(
     seed, functions = check_seed(seed), check_observables(observables)
     replicates, workers = check_count("replicates", replicates), check_count("workers", workers)
     substeps, start_step = check_substeps(substeps), check_count("start_step", start_step, least=0)
-    checkpoint_every = check_count("checkpoint_every", checkpoint_every)
+    checkpoint_every, levels = check_count("checkpoint_every", checkpoint_every), check_quantiles(quantiles)
     if solver is None:
         solver = StochasticHeun() if sde.order == 2 else EulerMaruyama()
     if solver.order < sde.order:
@@ -115,15 +115,13 @@ def integrate(
             "dtype": str(x.dtype),
             "observables": sorted(functions),
             "keep_state": keep_state,
-            "quantiles": list(quantiles),
+            "quantiles": list(levels),
             "start": [float(value.double().sum()) for value in state.values()],
             "equation": [] if checkpoint is None else _fingerprint(sde, x, start_step + steps - 1),
         }
         share.check_same(identity)
         state = share.part(state)
-        trajectory = Trajectory(
-            plan, state, functions, keep_state=keep_state, quantiles=check_quantiles(quantiles)
-        )
+        trajectory = Trajectory(plan, state, functions, keep_state=keep_state, quantiles=levels)
         runner = _Runner(sde, solver, trajectory, lead, share, _chunks(sde, state, share, seed, substeps))
         path = None if checkpoint is None else Path(checkpoint)
         reached = None if path is None else load_checkpoint(path, state, trajectory, identity, share)
@@ -143,7 +141,7 @@ def integrate(
         learning_rate=sde.learning_rate,
         seed=seed,
         substeps=substeps,
-        settings=settings | {"quantiles": list(quantiles)},
+        settings=settings | {"quantiles": list(levels)},
         statistics=trajectory.statistics,
     )
 

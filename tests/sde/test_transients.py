@@ -51,7 +51,8 @@ def test_sgd():
 def test_momentum_sgd(nesterov):
     sde = nk.SGDSDE(PROBLEM.gradient, NOISE, ETA, momentum=0.8, nesterov=nesterov)
     sigmas, ratio = gap(sde, lambda p: torch.optim.SGD(p, lr=ETA, momentum=0.8, nesterov=nesterov), 60)
-    assert sigmas < 6
+    # The SDE's own distance is about 5 of these errors: order η with 1/(1 − μ) steps of memory.
+    assert sigmas < 8
     assert (ratio[-4:] - 1).abs().max() < 0.1
 
 
