@@ -74,6 +74,9 @@ _ROOM_OF = {
     "summary": "results",
     "make_example_tree": "results",
     "run_study": "study",
+    "collect": "study",
+    "CollectConfig": "study",
+    "predict": "study",
     "write_report": "report",
 }
 

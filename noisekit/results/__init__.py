@@ -6,6 +6,7 @@ from noisekit.results.example import make_example_tree
 from noisekit.results.io import open_tree, save_tree
 from noisekit.results.phases import phase_groups
 from noisekit.results.provenance import provenance
+from noisekit.results.record_writer import RecordWriter, stream_record
 from noisekit.results.rest import stationary_groups
 from noisekit.results.summary import summary
 from noisekit.results.sweeps import robustness_groups, sweep_groups
@@ -13,6 +14,7 @@ from noisekit.results.validate import require_group, validate
 from noisekit.results.weak_orders import weak_order_groups
 
 __all__ = [
+    "RecordWriter",
     "batch_scaling_groups",
     "make_example_tree",
     "open_tree",
@@ -23,6 +25,7 @@ __all__ = [
     "save_tree",
     "solution_to_dataset",
     "stationary_groups",
+    "stream_record",
     "summary",
     "sweep_groups",
     "to_datatree",

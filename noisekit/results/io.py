@@ -43,13 +43,13 @@ def save_tree(tree: xr.DataTree, path: str | os.PathLike[str], *, overwrite: boo
     path = check_output(path, overwrite=overwrite)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        _write(_writable(tree), partial, path.suffix)
-        _replace(partial, path)
+        _write(writable(tree), partial, path.suffix)
+        replace(partial, path)
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
         raise NoisekitError(f"{path} could not be written: {reason}.") from error
     finally:
-        _remove(partial)
+        remove(partial)
     return path
 
 
@@ -128,7 +128,7 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split())[:200].rstrip(".") or type(error).__name__
 
 
-def _writable(tree: xr.DataTree) -> xr.DataTree:
+def writable(tree: xr.DataTree) -> xr.DataTree:
     """Return a copy with attributes and types that both formats hold."""
 
     def convert(data: xr.Dataset) -> xr.Dataset:
@@ -157,7 +157,7 @@ def _write(tree: xr.DataTree, path: Path, suffix: str) -> None:
         tree.to_netcdf(path, engine="h5netcdf")
 
 
-def _replace(partial: Path, path: Path) -> None:
+def replace(partial: Path, path: Path) -> None:
     """Rename ``partial`` to ``path``; a folder in the way is moved aside first, because rename refuses it."""
     if path.is_dir() and not path.is_symlink():
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
@@ -172,7 +172,7 @@ def _replace(partial: Path, path: Path) -> None:
         os.replace(partial, path)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -7,6 +7,7 @@ would have to agree on them: each group carries its own axes. ``*`` in a path st
 from __future__ import annotations
 
 from noisekit.results.experiment_schema import EXPERIMENT_AXES, EXPERIMENTS
+from noisekit.results.truth_schema import TRUTH, TRUTH_AXES
 from noisekit.results.variables import C25, COORDINATE, M18, TIME, TIME_STEP, Group, Variable
 
 __all__ = [
@@ -38,6 +39,7 @@ AXES: dict[str, str] = {
     "gauge": "number that says whether the theory holds here",
     "phase": "phase of SignSGD: 1 far from, 2 near, 3 inside the noise",
     **EXPERIMENT_AXES,
+    **TRUTH_AXES,
 }
 
 
@@ -291,6 +293,7 @@ GROUPS: dict[str, Group] = {
         },
     ),
     **EXPERIMENTS,
+    **TRUTH,
 }
 
 ROOT_ATTRIBUTES: dict[str, str] = {
