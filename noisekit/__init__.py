@@ -71,6 +71,7 @@ _ROOM_OF = {
     "to_datatree": "results",
     "open_tree": "results",
     "save_tree": "results",
+    "stream_record": "results",
     "summary": "results",
     "make_example_tree": "results",
     "run_study": "study",
