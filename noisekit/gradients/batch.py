@@ -30,6 +30,8 @@ def as_batch(batch: Batch) -> Batch:
 
 def tensors_of(batch: Batch) -> list[Tensor]:
     """Return the tensors in ``batch``, in a fixed order."""
+    if isinstance(batch, Tensor):
+        return [batch]
     return [leaf for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor)]
 
 

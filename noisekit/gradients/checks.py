@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,25 +12,27 @@ from torch import Tensor, nn
 
 from noisekit.errors import InputError, UnsupportedModelError
 from noisekit.gradients.batch import Batch, tensors_of, trainable
+from noisekit.gradients.model_state import ModelState
 from noisekit.gradients.probe import Plan, Probe
 
-_PLANS: WeakKeyDictionary[nn.Module, dict[Any, Plan]] = WeakKeyDictionary()
+_PLANS: WeakKeyDictionary[nn.Module, list[tuple[Any, Plan]]] = WeakKeyDictionary()
+_MOST_PLANS = 8
+"""How many plans of one model are kept: one for each mode, kind of inputs and set of trained parameters."""
 
 
 def plan_for(model: nn.Module, inputs: Batch, tensors: Mapping[str, Tensor] | None = None) -> Plan:
-    """Return the plan for ``model`` on inputs like these, examining the model the first time."""
-    key = (
-        tuple(
-            (id(m), m.training, *((id(p), p is not None and p.requires_grad) for p in m._parameters.values()))
-            for m in model.modules()
-        ),
-        tuple((t.dtype, t.ndim, t.device) for t in tensors_of(inputs)),
-        tuple(t.dtype for t in (tensors or {}).values()),
-    )
-    plans = _PLANS.setdefault(model, {})
-    if key not in plans or any(target.module() is None for target in plans[key].targets):
-        plans[key] = examine(model, inputs, tensors)
-    return plans[key]
+    """Return the plan for ``model`` on inputs like these, examining the model where none holds any more."""
+    key: list[tuple[Any, ...]] = [(t.dtype, t.ndim, t.device) for t in tensors_of(inputs)]
+    if tensors is not None:
+        key.append(tuple(t.dtype for t in tensors.values()))
+    plans = _PLANS.setdefault(model, [])
+    for known, plan in plans:
+        if known == key and plan.state is not None and plan.state.holds():
+            return plan
+    plan = examine(model, inputs, tensors)
+    plans.insert(0, (key, plan))
+    del plans[_MOST_PLANS:]
+    return plan
 
 
 def refuse_mixing_layers(model: nn.Module) -> None:
@@ -57,6 +60,16 @@ def refuse_mixing_layers(model: nn.Module) -> None:
         )
 
 
+def refuse_sharded_parameters(model: nn.Module) -> None:
+    """Raise for parameters of which each process has a part."""
+    sharded = [name for name, p in model.named_parameters() if hasattr(p, "placements")]
+    if sharded:
+        raise UnsupportedModelError(
+            f"The parameters {', '.join(sharded[:3])}{' …' if len(sharded) > 3 else ''} are sharded over "
+            "processes, where no process has the gradient of one sample: use DistributedDataParallel."
+        )
+
+
 def check_training(
     model: nn.Module, loss_fn: Any, optimizer: torch.optim.Optimizer, micro_batches: int
 ) -> None:
@@ -69,6 +82,7 @@ def check_training(
         raise InputError(f"loss_fn is {loss_fn!r}: give what the loop calls as loss_fn(outputs, targets).")
     if micro_batches < 1:
         raise InputError(f"micro_batches is {micro_batches}: a step has at least one backward pass.")
+    refuse_sharded_parameters(model)
     own = {id(p) for p in model.parameters()}
     if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
         raise InputError(
@@ -89,12 +103,13 @@ def check_device(model: nn.Module, inputs: Batch) -> None:
 
 def examine(model: nn.Module, inputs: Batch, tensors: Mapping[str, Tensor] | None = None) -> Plan:
     """Return the plan for ``model``, or raise UnsupportedModelError if its samples mix."""
+    refuse_sharded_parameters(model)
     refuse_mixing_layers(model)
     check_device(model, inputs)
     names = tuple(trainable(model))
     standing = {**dict(model.named_parameters()), **(tensors or {})}
     leaves = {name: _without_zeros(t.detach()).requires_grad_(name in names) for name, t in standing.items()}
-    return Probe(model, leaves, inputs, names).plan()
+    return replace(Probe(model, leaves, inputs, names).plan(), state=ModelState(model))
 
 
 def _without_zeros(values: Tensor) -> Tensor:

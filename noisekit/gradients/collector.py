@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -45,8 +47,8 @@ class Sums:
 
     def check_finite(self, where: str) -> None:
         """Raise NonFiniteError naming a parameter and a sample; waits for the device."""
-        if bool(self.squared_norms.isfinite().all()):
-            return
+        if math.isfinite(float(self.squared_norms.sum())) or bool(self.squared_norms.isfinite().all()):
+            return  # a sum is one small step; it may overflow where all is finite
         sample = int((~self.squared_norms.isfinite()).nonzero()[0])
         bad = [name for name, t in self.second.items() if not bool(t.isfinite().all())]
         raise NonFiniteError(
@@ -62,6 +64,7 @@ class Collector:
     def __init__(self, selection: Selection):
         self.selection = selection
         self.n_samples = 0
+        self._added: set[str] = set()
         self._total: dict[str, Tensor] = {}
         self._second: dict[str, Tensor] = {}
         self._small: dict[str, Tensor] = {}
@@ -77,7 +80,7 @@ class Collector:
     @property
     def empty(self) -> bool:
         """Whether nothing was added yet."""
-        return not self._total
+        return not self._added
 
     @property
     def example(self) -> Tensor:
@@ -86,12 +89,11 @@ class Collector:
 
     def add(self, name: str, uses: Sequence[Contribution], gradient: Tensor, *, copy: bool = False) -> None:
         """Add the parameter ``name``; ``copy`` its gradient if somebody else may overwrite it."""
-        if name in self._total:
+        if name in self._added:
             raise InputError(
                 f"Two backward passes went through one forward pass of the model, and {name} has a gradient "
                 "from both: add the losses and call backward once."
             )
-        self.n_samples = uses[0].n_samples
         gradient = gradient.to_dense().detach()
         if gradient.dtype in (torch.float16, torch.bfloat16):
             gradient = gradient.float()
@@ -100,10 +102,20 @@ class Collector:
         self._total[name] = gradient
         if self.selection.index is None and not self.selection.checked:
             self._whole_sums[name] = _compared(uses, gradient)
-        if name in self.selection.small:
+        self.add_samples(name, uses)
+
+    def add_samples(self, name: str, uses: Sequence[Contribution]) -> None:
+        """Add the parameter ``name``, whose gradient is the sum over the samples unless it is known."""
+        self._added.add(name)
+        self.n_samples = uses[0].n_samples
+        alone = self.selection.only_moments and len(uses) == 1 and uses[0].factored
+        if name in self.selection.small and not alone:
             self._small[name] = _held_rows(uses)
             return
-        found = measure(uses, self.selection.request(name, self._workspace))
+        total = name not in self._total
+        found = measure(uses, self.selection.request(name, self._workspace, total=total))
+        if found.total is not None:
+            self._total[name] = found.total
         if found.second_moment is not None:
             self._second[name] = found.second_moment
         if found.values is not None:
@@ -124,19 +136,23 @@ class Collector:
         """Measure the small parameters together; one without a gradient in this pass counts as zero."""
         if not self._small:
             return
-        small, like = self.selection.small, next(iter(self._small.values()))
+        small, like = self._places_of_small(), next(iter(self._small.values()))
         rows = [
             self._small[name]
             if name in self._small
             else like.new_zeros(self.n_samples, part.stop - part.start)
             for name, part in small.items()
         ]
-        found = measure_rows(torch.cat(rows, 1), self.selection.request(""))
+        unknown = [name for name in self._small if name not in self._total]
+        found = measure_rows(torch.cat(rows, 1), self.selection.request("", total=bool(unknown)))
         self._add(found)
+        if found.total is not None:
+            for name in unknown:
+                self._total[name] = found.total[small[name]].reshape(self.selection.shapes[name])
         if found.second_moment is not None:
             for name, part in small.items():
-                if name in self._total:
-                    self._second[name] = found.second_moment[part].reshape(self._total[name].shape)
+                if name in self._small:
+                    self._second[name] = found.second_moment[part].reshape(self.selection.shapes[name])
         if found.values is not None:
             start = 0
             for name, part in self.selection.columns.items():
@@ -146,12 +162,20 @@ class Collector:
                     start += count
         self._small.clear()
 
+    def _places_of_small(self) -> Mapping[str, slice]:
+        """Return where the small parameters are in their concatenation."""
+        if not self.selection.only_moments:
+            return self.selection.small
+        sizes = {name: rows.shape[1] for name, rows in self._small.items()}
+        ends = accumulate(sizes.values())
+        return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
+
     def sums(self, scale: float | Tensor, names: Sequence[str]) -> Sums:
         """Return the sums for ``names`` in that order, contributions multiplied by ``scale``."""
         self._measure_small()
         self._workspace = Workspace()
         assert self._norms is not None
-        square = scale * scale
+        square, unscaled = scale * scale, isinstance(scale, float) and scale == 1
         columns = self.selection.columns
         values = [
             self._values.get(name, self._norms.new_zeros(self.n_samples, part.stop - part.start))
@@ -164,8 +188,8 @@ class Collector:
             self.n_samples,
             self._complete(_scaled(self._total, names, scale), names),
             self._complete(_scaled(self._second, names, square), names),
-            self._norms * square,
-            None if self._gram is None else self._gram * square,
+            self._norms if unscaled else self._norms * square,
+            self._gram if self._gram is None or unscaled else self._gram * square,
             torch.cat(values, 1).mul_(scale) if values else None,
             None if sketch is None else sketch * scale,
         )
@@ -251,6 +275,8 @@ def _scaled(tensors: dict[str, Tensor], names: Sequence[str], scale: float | Ten
     present = [name for name in names if name in tensors]
     if not present:
         return {}
+    if isinstance(scale, float) and scale == 1:
+        return {name: tensors[name] for name in present}
     return dict(zip(present, torch._foreach_mul([tensors[name] for name in present], scale), strict=True))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from noisekit.gradients.measure import Measured, Request, RowMeasurer
+from noisekit.gradients.squares import Squares
 
 MOST_ELEMENTS = 2**26
 """How many numbers of explicit per-sample gradients of one parameter may exist at once."""
@@ -22,6 +23,8 @@ class Contribution(ABC):
     n_samples: int
     shape: torch.Size
     device: torch.device
+    factored = False
+    """Whether the moments are had without explicit rows, or share their squares with those of another use."""
 
     @abstractmethod
     def rows(self, samples: slice) -> Tensor:
@@ -99,17 +102,28 @@ def _paired_gram(uses: Sequence[Contribution], parts: list[slice]) -> Tensor:
 class Explicit(Contribution):
     """Per-sample gradients that are small enough to be held as they are (biases, normalisation weights)."""
 
-    def __init__(self, gradients: Tensor):
+    def __init__(self, gradients: Tensor, squares: Squares | None = None):
         self.n_samples = gradients.shape[0]
         self.shape = gradients.shape[1:]
         self.device = gradients.device
         self.gradients = gradients
+        self.factored = squares is not None
+        self._squares = squares
 
     def rows(self, samples: slice) -> Tensor:
         return self.gradients[samples].clone()
 
     def write(self, samples: slice, out: Tensor) -> None:
         out.copy_(self.gradients[samples])
+
+    def measure(self, request: Request) -> Measured:
+        if self._squares is None or not request.only_moments:
+            return super().measure(request)
+        return Measured(
+            total=self.gradients.sum(0) if request.total else None,
+            second_moment=self._squares.rows.sum(0) if request.second_moment else None,
+            squared_norms=self._squares.norms if request.squared_norms else None,
+        )
 
 
 class Computed(Contribution):

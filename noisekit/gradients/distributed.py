@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from noisekit.errors import UnsupportedModelError
 from noisekit.gradients.collector import Collector, Sums, merge_sums
 from noisekit.gradients.contributions import Contribution
-from noisekit.gradients.engine import Pass
+from noisekit.gradients.engine import MissedUseError, Pass
 from noisekit.gradients.gram_over_ranks import Form, form_of, gram_over_ranks
-from noisekit.gradients.hooks import OnParameter
 from noisekit.gradients.ranks import Ranks
 from noisekit.gradients.selection import Selection
 from noisekit.gradients.training_pass import TrainingPass
@@ -33,7 +32,7 @@ class LocalPass:
 
 
 def sums_of_batch(
-    ranks: Ranks | None, keep_uses: bool, selection: Selection, run: Callable[[OnParameter], Pass]
+    ranks: Ranks | None, keep_uses: bool, selection: Selection, run: Callable[..., Pass]
 ) -> tuple[Sums, Tensor]:
     """Return the sums over the samples of one pass ``run``, of all ranks where there are several."""
     collector, names = Collector(selection), list(selection.sizes)
@@ -44,8 +43,14 @@ def sums_of_batch(
         collector.add(name, own, gradient)
 
     if ranks is None:
-        done = run(collector.add)
-        collector.check_that_samples_add_up(half_precision=done.half_precision)
+        try:
+            done = run(collector.add, by_samples=collector.add_samples)
+        except MissedUseError:
+            collector = Collector(selection)
+            done = run(collector.add)
+        if not done.by_samples:
+            collector.check_that_samples_add_up(half_precision=done.half_precision)
+            done.trust()
         return collector.sums(done.scale, names), done.loss
     done = run(keep if keep_uses else collector.add)
     sums = collector.sums(done.scale, names)

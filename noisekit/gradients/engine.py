@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from noisekit.errors import InputError, unknown_name
 from noisekit.gradients.batch import Batch, call_model, count_samples, trainable
 from noisekit.gradients.checks import Plan, plan_for
 from noisekit.gradients.contributions import Contribution, Explicit
-from noisekit.gradients.hooks import HookCapture, OnParameter
+from noisekit.gradients.hooks import HookCapture, OnParameter, OnUses
 from noisekit.gradients.losses import Reduction, evaluate, find_reduction
 from noisekit.gradients.outputs import Outputs, cotangents, own_sum, refuse_hidden_terms
 from noisekit.gradients.random_state import random_state, set_random_state, untouched_random_state
@@ -28,7 +29,7 @@ class Pass:
 
     loss: Tensor
     gradients: dict[str, Tensor]
-    """Gradient of the loss by parameter name, as training has it."""
+    """Gradient of the loss by parameter name, as training has it; empty in a pass by samples alone."""
     scale: float
     """Contributions times this are the per-sample gradients: N for a mean loss, 1 for a sum."""
     plan: Plan
@@ -36,6 +37,24 @@ class Pass:
     reduction: Reduction = "mean"
     half_precision: bool = False
     """Whether gradients in half precision came by."""
+    loss_fn: Any = None
+    by_hooks: bool = False
+    """Whether every parameter was seen by layer rules alone."""
+
+    @property
+    def by_samples(self) -> bool:
+        """Whether autograd was not asked for the gradients of the parameters."""
+        return not self.gradients
+
+    def trust(self) -> None:
+        """Note that the samples add up to the gradient: for this loss the next passes are by samples."""
+        if self.by_hooks:
+            with suppress(TypeError):  # a callable without hash or weak references
+                self.plan.trusted.setdefault(self.loss_fn, True)
+
+
+class MissedUseError(Exception):
+    """A backward pass by samples alone did not come by a use of a parameter, as where a layer detaches."""
 
 
 def underlying(model: nn.Module) -> nn.Module:
@@ -86,11 +105,15 @@ def run_pass(
     tensors: Mapping[str, Tensor] | None = None,
     plan: Plan | None = None,
     parameters: Mapping[str, nn.Parameter] | None = None,
+    by_samples: OnUses | None = None,
 ) -> Pass:
     """Differentiate the loss once and hand each parameter's per-sample contributions to ``on_parameter``.
 
     ``tensors`` are values for (some of) the parameters, by name, that are used in the place of the model's
-    own; ``plan`` and ``parameters`` are what is covered, where that is known already.
+    own; ``plan`` and ``parameters`` are what is covered, where that is known already. Given ``by_samples``,
+    autograd leaves out the gradients of the parameters, which are the sums over the samples, and all goes to
+    ``by_samples``, where the graph of the loss has no other use of the parameters than the calls seen.
+    Raises MissedUseError where a pass by samples did not come by every use.
     """
     check_engine(engine)
     model = underlying(model)
@@ -98,7 +121,7 @@ def run_pass(
     plan = plan or plan_for(model, inputs, tensors)
     given = None
     covered = parameters or {n: p for n, p in trainable(model).items() if n not in plan.unused}
-    standing: dict[str, Tensor] = {**covered}
+    standing: dict[str, Tensor] = dict(covered)
     names = list(standing)
     if tensors is not None:
         given = {name: t.detach().requires_grad_(name in standing) for name, t in tensors.items()}
@@ -108,11 +131,13 @@ def run_pass(
         on_parameter = _watched(on_parameter, hidden)
     hooked = plan.hooked if engine == "hooks" else ()
     rest = [name for name in names if name not in hooked]
-    before = random_state(standing) if rest and plan.stochastic else []
+    if rest or not _trusted(plan, loss_fn):
+        by_samples = None
+    before = random_state(standing) if plan.stochastic and (rest or by_samples) else []
 
     targets_of_hooks = plan.targets if hooked else ()
     with (
-        HookCapture(targets_of_hooks, standing, plan.layouts, on_parameter) as capture,
+        HookCapture(targets_of_hooks, standing, plan.layouts, on_parameter, undecided=True) as capture,
         torch.enable_grad(),
     ):
         capture.n_samples = n
@@ -128,7 +153,22 @@ def run_pass(
         leaves = [] if seen is None else [*seen.outer, *seen.inner]
         wanted = [standing[name] for name in names]
         watched = [leaf for leaf in leaves if leaf.requires_grad]
-        results = torch.autograd.grad(loss, [*wanted, *watched], allow_unused=True)
+        scale = float(n) if reduction == "mean" else 1.0
+        roots = capture.roots_of(loss, by_samples) if by_samples else []
+        if by_samples and not roots:
+            plan.doubt(loss_fn)
+        if roots:
+            torch.autograd.grad(loss, roots, torch.full_like(loss, scale))
+            if not capture.complete:
+                plan.doubt(loss_fn)
+                if before:
+                    set_random_state(standing, before)
+                raise MissedUseError
+            names, scale = [], 1.0
+            results: Sequence[Tensor | None] = ()
+        else:
+            capture.listen()
+            results = torch.autograd.grad(loss, [*wanted, *watched], allow_unused=True)
     gradients = {
         name: torch.zeros_like(standing[name]) if g is None else g.to_dense()
         for name, g in zip(names, results, strict=False)
@@ -155,12 +195,21 @@ def run_pass(
     return Pass(
         loss.detach(),
         gradients,
-        float(n) if reduction == "mean" else 1.0,
+        scale,
         plan,
         n,
         reduction,
         capture.half_precision,
+        loss_fn,
+        not rest and plan.hooks_suffice,
     )
+
+
+def _trusted(plan: Plan, loss_fn: Any) -> bool:
+    try:
+        return plan.hooks_suffice and plan.trusted.get(loss_fn, False)
+    except TypeError:  # a callable without hash or weak references
+        return False
 
 
 def _watched(on_parameter: OnParameter, hidden: list[str]) -> OnParameter:

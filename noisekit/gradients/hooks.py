@@ -17,11 +17,13 @@ from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from noisekit.errors import UnsupportedModelError
 from noisekit.gradients.batch import tensors_of
 from noisekit.gradients.contributions import Contribution
+from noisekit.gradients.graph import uses_of_leaves
 from noisekit.gradients.layer_replay import LayerCall, ReplayRule, begin_call
 from noisekit.gradients.layer_rules import LayerRule, find_rule
 from noisekit.gradients.local_hook import LocalHook
@@ -29,6 +31,8 @@ from noisekit.gradients.replayed_layers import find_replay_rule
 
 OnParameter = Callable[[str, Sequence[Contribution], Tensor], None]
 """Called with a parameter's name, its uses in this backward pass, and its gradient in it."""
+OnUses = Callable[[str, Sequence[Contribution]], None]
+"""Called with a parameter's name and its uses in a backward pass that leaves out its gradient."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,10 @@ class _Call:
     n: int
 
 
+def _ignore(*_: object) -> None:
+    """Do nothing."""
+
+
 @contextmanager
 def _off(device: str) -> Iterator[None]:
     with torch.no_grad(), torch.autocast(device, enabled=False):
@@ -112,7 +120,8 @@ class HookCapture:
 
     ``tensors`` are the tensors that stand for the parameters: the parameters themselves, or what
     ``functional_call`` puts in their place. ``n_samples`` must be set before each forward pass. A
-    ``forgiving`` capture leaves out what a rule cannot do, for the comparison with autograd to notice.
+    ``forgiving`` capture leaves out what a rule cannot do, for the comparison with autograd to notice. An
+    ``undecided`` one is told after the forward pass, by ``listen`` or ``roots_of``, when uses are complete.
     """
 
     def __init__(
@@ -123,6 +132,7 @@ class HookCapture:
         on_parameter: OnParameter,
         *,
         forgiving: bool = False,
+        undecided: bool = False,
     ):
         self.n_samples = 0
         self.on_parameter = on_parameter
@@ -136,18 +146,49 @@ class HookCapture:
         self._deferred: dict[str, list[tuple[Target, LayerCall]]] = {}
         self._handles: list[RemovableHandle] = []
         self._targets = targets
-        wanted: dict[str, None] = {}
+        self._tensors = tensors
+        self._undecided = undecided
+        self._on_uses: OnUses = _ignore
+        self._counts: dict[str, int] | None = None
+        """How many uses each parameter has in the pass to come, where the samples are all that is asked."""
+        self._seen: dict[str, int] = {}
+        self._roots: list[GradientEdge] = []
+        """Outputs of the layers whose input needs no gradient: a backward pass to them passes all others."""
         for target in targets:
             module = target.module()
             assert module is not None
-            wanted.update(dict.fromkeys(target.names.values()))
             if target.replay is not None:
                 before = LocalHook(partial(self._begin_replayed_call, target))
                 self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
             hook = LocalHook(partial(self._see_call if target.rule else self._see_replayed_call, target))
             self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
-        for name in wanted:
-            self._handles.append(tensors[name].register_hook(partial(self._see_gradient, name)))
+        if not undecided:
+            self.listen()
+
+    def listen(self) -> None:
+        """Hand parameters on when their gradients arrive."""
+        for name in dict.fromkeys(name for target in self._targets for name in target.names.values()):
+            hook = partial(self._see_gradient, name)
+            self._handles.append(self._tensors[name].register_hook(hook))
+
+    def roots_of(self, loss: Tensor, on_uses: OnUses) -> list[GradientEdge]:
+        """Return where a backward pass from ``loss`` need go for the samples alone, without the parameters.
+
+        From then on parameters are handed to ``on_uses`` when all their uses have been seen. Empty where the
+        graph of the loss uses parameters in another way than by the calls seen: then ``listen``.
+        """
+        names = {id(self._tensors[name]): name for target in self._targets for name in target.names.values()}
+        found = uses_of_leaves(loss)
+        if {names.get(leaf): count for leaf, count in found.items()} != self._seen:
+            return []
+        self._counts, self._seen = self._seen, {}
+        self._on_uses = on_uses
+        return self._roots
+
+    @property
+    def complete(self) -> bool:
+        """Whether every use has been handed on."""
+        return not self._counts
 
     def catch_up(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Begin the call of ``model`` itself, where the hooks were registered after it had begun."""
@@ -163,6 +204,7 @@ class HookCapture:
         self._pending.clear()
         self._open.clear()
         self._deferred.clear()
+        self._roots.clear()
 
     def __enter__(self) -> HookCapture:
         return self
@@ -183,7 +225,8 @@ class HookCapture:
         if not torch.is_grad_enabled():
             return None
         layout, n = self.layouts[target.module_name], self.n_samples
-        x = (args[0] if args else next(iter(kwargs.values()))).detach()
+        given = args[0] if args else next(iter(kwargs.values()))
+        x = given.detach()
         expanded = None
         if not layout.batched:
             leading = output.shape[0] == 1
@@ -197,6 +240,11 @@ class HookCapture:
             )
         call = _Call(layer, target, x, x._version, n)
         output.register_hook(partial(self._see_output_gradient, call))
+        if self._undecided:
+            for name in target.names.values():
+                self._seen[name] = self._seen.get(name, 0) + 1
+            if not given.requires_grad:
+                self._roots.append(get_gradient_edge(output))
         return expanded
 
     def _see_output_gradient(self, call: _Call, grad: Tensor) -> None:
@@ -264,7 +312,12 @@ class HookCapture:
     def _keep(self, target: Target, uses: Mapping[str, Contribution]) -> None:
         for attr, contribution in uses.items():
             if attr in target.names:
-                self._pending.setdefault(target.names[attr], []).append(contribution)
+                name = target.names[attr]
+                pending = self._pending.setdefault(name, [])
+                pending.append(contribution)
+                if self._counts is not None and len(pending) == self._counts[name]:
+                    del self._pending[name], self._counts[name]
+                    self._on_uses(name, pending)
 
     def _see_gradient(self, name: str, grad: Tensor) -> None:
         if self.paused:

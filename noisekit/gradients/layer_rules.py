@@ -12,6 +12,7 @@ from noisekit.gradients.contributions import Contribution, Explicit
 from noisekit.gradients.convolution import convolution_weight, padded_input
 from noisekit.gradients.lookup import Lookup
 from noisekit.gradients.outer import OuterProduct, OuterSum
+from noisekit.gradients.squares import Squares
 
 LayerRule: TypeAlias = Callable[[Any, Tensor, Tensor, int], dict[str, Contribution]]
 """Maps (layer, input, gradient of the output, number of samples) to a contribution for each parameter.
@@ -53,8 +54,14 @@ def _per_sample_sum(values: Tensor, n: int, shape: torch.Size) -> Explicit:
 
 @layer_rule(nn.Linear)
 def linear(layer: nn.Linear, x: Tensor, grad: Tensor, n: int) -> dict[str, Contribution]:
-    left, right = grad.reshape(n, -1, grad.shape[-1]), x.reshape(n, -1, x.shape[-1])
     uses: dict[str, Contribution] = {}
+    if grad.ndim == 2 and len(grad) == n:
+        squares = Squares(grad)
+        uses["weight"] = OuterProduct(grad, x, squares)
+        if layer.bias is not None:
+            uses["bias"] = Explicit(grad, squares)
+        return uses
+    left, right = grad.reshape(n, -1, grad.shape[-1]), x.reshape(n, -1, x.shape[-1])
     if left.shape[1] == 1:
         uses["weight"] = OuterProduct(left[:, 0], right[:, 0])
     else:

@@ -58,6 +58,8 @@ class Lookup(Contribution):
             result.sketch = request.sketch.apply_rows(self._tokens, self._gradients)
         if request.gram:
             result.gram = _matching_products(sums, token, sample, n)
+        if request.total:
+            result.total = gradients.new_zeros(self.shape).index_add_(0, self._tokens.flatten(), gradients)
         squares = sums.square()
         if request.squared_norms:
             result.squared_norms = gradients.new_zeros(n).index_add_(0, sample, squares.sum(1))

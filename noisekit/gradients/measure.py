@@ -31,6 +31,7 @@ class Request:
     second_moment: bool = True
     squared_norms: bool = True
     gram: bool = False
+    total: bool = False
     index: Tensor | None = None
     """Flat positions within the parameter, (coordinate,)."""
     sketch: ParameterSketch | None = None
@@ -39,13 +40,20 @@ class Request:
     @property
     def only_norms(self) -> bool:
         """Whether nothing but |c_i|² is wanted."""
-        return not (self.second_moment or self.gram or self.index is not None or self.sketch is not None)
+        return self.only_moments and not (self.second_moment or self.total)
+
+    @property
+    def only_moments(self) -> bool:
+        """Whether sums over the samples and |c_i|² are all that is wanted."""
+        return not (self.gram or self.index is not None or self.sketch is not None)
 
 
 @dataclass
 class Measured:
     """Statistics of the contributions c_i (sample, *parameter) of one parameter."""
 
+    total: Tensor | None = None
+    """Σ_i c_i, shaped like the parameter."""
     second_moment: Tensor | None = None
     """Σ_i c_i², shaped like the parameter."""
     squared_norms: Tensor | None = None
@@ -73,6 +81,7 @@ class RowMeasurer:
         self.whole: Tensor | None = None
         """All rows, where the Gram matrix needs them."""
         self._scratch: Tensor | None = None
+        self._total: Tensor | None = None
         self._second: Tensor | None = None
         self._norms: list[Tensor] = []
         self._values: list[Tensor] = []
@@ -100,6 +109,9 @@ class RowMeasurer:
     def take(self, rows: Tensor) -> None:
         """Measure ``rows`` (len(samples), d), in the order of the samples."""
         request = self.request
+        if request.total:
+            sums = rows.sum(0) if len(rows) > 1 or self._total is None else rows[0]
+            self._total = sums if self._total is None else self._total.add_(sums)
         if not self._keep:
             self._read(rows)
         norms = request.squared_norms and not request.gram
@@ -135,6 +147,8 @@ class RowMeasurer:
             result.squared_norms = result.gram.diagonal()
         elif self._norms:
             result.squared_norms = _joined(self._norms)
+        if self._total is not None:
+            result.total = self._total.reshape(self.shape)
         if self._second is not None:
             result.second_moment = self._second.reshape(self.shape)
         return result

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from noisekit.gradients.contributions import Contribution
 from noisekit.gradients.measure import Measured, Request
+from noisekit.gradients.squares import Squares
 
 
 class OuterProduct(Contribution):
@@ -15,24 +16,29 @@ class OuterProduct(Contribution):
     ``left`` b (sample, O) is the gradient of the layer's output, ``right`` a (sample, I) its input.
     """
 
-    def __init__(self, left: Tensor, right: Tensor):
+    factored = True
+
+    def __init__(self, left: Tensor, right: Tensor, left_squares: Squares | None = None):
         self.n_samples = left.shape[0]
         self.shape = torch.Size((left.shape[1], right.shape[1]))
         self.device = left.device
         self.left = left
         self.right = right
+        self._left_squares = left_squares or Squares(left)
 
     def rows(self, samples: slice) -> Tensor:
         return self.left[samples, :, None] * self.right[samples, None, :]
 
     def measure(self, request: Request) -> Measured:
         result = Measured()
+        if request.total:
+            result.total = self.left.T @ self.right
         if request.second_moment or (request.squared_norms and not request.gram):
-            left, right = self.left.square(), self.right.square()
+            left, right = self._left_squares, self.right.square()
             if request.second_moment:
-                result.second_moment = left.T @ right
+                result.second_moment = left.rows.T @ right
             if request.squared_norms and not request.gram:
-                result.squared_norms = left.sum(1) * right.sum(1)
+                result.squared_norms = right.sum(1).mul_(left.norms)
         if request.gram:
             result.gram = (self.left @ self.left.T).mul_(self.right @ self.right.T)
             result.squared_norms = result.gram.diagonal()

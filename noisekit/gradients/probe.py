@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,6 +27,7 @@ from noisekit.gradients.contributions import Contribution
 from noisekit.gradients.hooks import HookCapture, Layout, Target, find_targets
 from noisekit.gradients.layer_rules import find_rule
 from noisekit.gradients.losses import Reduction
+from noisekit.gradients.model_state import ModelState
 from noisekit.gradients.outputs import loss_frontier
 from noisekit.gradients.random_state import random_state, untouched_random_state
 from noisekit.gradients.replay import ENGINES, frozen_buffers
@@ -55,12 +57,35 @@ class Plan:
     """Whether a forward pass draws random numbers."""
     frontier: tuple[int, ...] = ()
     """The outputs that a loss inside the model is computed from."""
+    state: ModelState | None = None
+    """The model as it was when it was examined."""
     reductions: WeakKeyDictionary[Any, Reduction] = field(default_factory=WeakKeyDictionary)
     """How the losses seen so far are reduced."""
     losses: dict[Any, Any] = field(default_factory=dict)
     """Loss functions with the further arguments that a loop gives them."""
     selections: dict[Any, Any] = field(default_factory=dict)
     """Drawn coordinates and sketches by what was asked for."""
+    trusted: WeakKeyDictionary[Any, bool] = field(default_factory=WeakKeyDictionary)
+    """Whether passes by samples alone will do for a loss: true once its samples have been seen to add up to
+    autograd's gradient of the parameters."""
+
+    def doubt(self, loss_fn: Any) -> None:
+        """Go back to autograd's gradients for this loss, and compare the samples with them once more."""
+        self.trusted[loss_fn] = False
+        for selection in self.selections.values():
+            selection.checked = False
+
+    @cached_property
+    def coverage(self) -> float:
+        """The fraction of the trainable parameters that the outputs depend on."""
+        assert self.state is not None
+        sizes = {name: p.numel() for name, p in self.state.trainable().items()}
+        return sum(n for name, n in sizes.items() if name not in self.unused) / sum(sizes.values())
+
+    @cached_property
+    def hooks_suffice(self) -> bool:
+        """Whether layer rules see every parameter."""
+        return not self.replayed and not self.frontier and all(target.rule for target in self.targets)
 
 
 @dataclass

@@ -31,16 +31,7 @@ class Ranks:
 
     @classmethod
     def of(cls, model: nn.Module) -> Ranks | None:
-        """Return the processes behind a DistributedDataParallel ``model``; None where one works alone.
-
-        Raises UnsupportedModelError for parameters that are sharded over processes.
-        """
-        sharded = [name for name, p in model.named_parameters() if hasattr(p, "placements")]
-        if sharded:
-            raise UnsupportedModelError(
-                f"The parameters {', '.join(sharded[:3])}{' …' if len(sharded) > 3 else ''} are sharded over "
-                "processes, where no process has the gradient of one sample: use DistributedDataParallel."
-            )
+        """Return the processes behind a DistributedDataParallel ``model``; None where one works alone."""
         inner: Any = model
         while isinstance(inner, nn.Module):
             if isinstance(inner, nn.parallel.DistributedDataParallel):

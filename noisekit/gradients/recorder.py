@@ -246,7 +246,7 @@ class GradientNoiseRecorder:
         if self._selection is not None:
             return
         plan = plan_for(self.model, inputs)
-        covered, coverage, uncovered = covered_parameters(self.model, plan)
+        covered, coverage, uncovered = covered_parameters(plan)
         self._selection = Selection.of(plan, covered, **self._wanted)
         self._context = RowContext(self._selection, coverage, uncovered, self.seed)
 
@@ -282,7 +282,8 @@ class GradientNoiseRecorder:
             plan = plan_for(model, inputs)
             self._prepare(inputs)
         assert self._selection is not None
-        tensors = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        assert plan.state is not None
+        tensors: dict[str, Tensor] = {**plan.state.trainable()}
         if self._thrown_away(tensors):
             self._passes.clear()
         state = random_state(tensors) if plan.replayed and plan.stochastic else []

@@ -84,16 +84,22 @@ class Selection:
         dtype = torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
         return ParameterSketch(shape, self.sketch, (seed * 100_003 + position) % 2**62, like.device, dtype)
 
-    def request(self, name: str, workspace: Workspace | None = None) -> Request:
+    def request(self, name: str, workspace: Workspace | None = None, *, total: bool = False) -> Request:
         """Return what to ask of the parameter ``name``; "" is the concatenation of the small ones."""
         return Request(
             second_moment=self.second_moment,
             squared_norms=True,
             gram=self.gram,
+            total=total,
             index=self._local.get(name),
             sketch=self._sketches.get(name),
             workspace=workspace,
         )
+
+    @property
+    def only_moments(self) -> bool:
+        """Whether neither coordinates nor a sketch nor a Gram matrix is kept."""
+        return self.index is None and not self.sketch and not self.gram
 
     def positions(self, name: str) -> Tensor:
         """Return the kept coordinates of the parameter ``name``, as positions within it."""

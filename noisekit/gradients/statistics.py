@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from noisekit.errors import InputError
-from noisekit.gradients.batch import ONE_SAMPLE, Batch, as_batch, count_samples, trainable
+from noisekit.gradients.batch import ONE_SAMPLE, Batch, as_batch, count_samples
 from noisekit.gradients.checks import Plan, plan_for
 from noisekit.gradients.collector import to_statistics
 from noisekit.gradients.distributed import sums_of_batch
@@ -56,7 +56,7 @@ def gradient_statistics(
     if count_samples(inputs) < 2 and ranks is None:
         raise InputError(ONE_SAMPLE)
     plan = plan_for(model, inputs)
-    covered, coverage, uncovered = covered_parameters(model, plan)
+    covered, coverage, uncovered = covered_parameters(plan)
     local_gram = gram and ranks is None
     selection = Selection.of(
         plan, covered, coordinates=coordinates, sketch=sketch, gram=local_gram, seed=seed
@@ -67,12 +67,13 @@ def gradient_statistics(
     return to_statistics(sums, selection, coverage, uncovered)
 
 
-def covered_parameters(model: nn.Module, plan: Plan) -> tuple[dict[str, nn.Parameter], float, list[str]]:
+def covered_parameters(plan: Plan) -> tuple[dict[str, nn.Parameter], float, list[str]]:
     """Return the parameters that statistics include, their fraction, and the names of the others."""
-    parameters = trainable(model)
-    covered = {name: p for name, p in parameters.items() if name not in plan.unused}
-    size = sum(p.numel() for p in parameters.values())
-    return covered, sum(p.numel() for p in covered.values()) / size, list(plan.unused)
+    assert plan.state is not None
+    covered = plan.state.trainable()
+    for name in plan.unused:
+        del covered[name]
+    return covered, plan.coverage, list(plan.unused)
 
 
 def noise_directions(
