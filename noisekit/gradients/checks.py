@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from noisekit.errors import InputError, UnsupportedModelError
 from noisekit.gradients.batch import Batch, tensors_of, trainable
+from noisekit.gradients.hooks import find_targets
 from noisekit.gradients.model_state import ModelState
 from noisekit.gradients.probe import Plan, Probe
+from noisekit.gradients.sharded import as_parameters, gathered, sharded_names, shards_of
 
 _PLANS: WeakKeyDictionary[nn.Module, list[tuple[Any, Plan]]] = WeakKeyDictionary()
 _MOST_PLANS = 8
@@ -61,13 +63,9 @@ def refuse_mixing_layers(model: nn.Module) -> None:
 
 
 def refuse_sharded_parameters(model: nn.Module) -> None:
-    """Raise for parameters of which each process has a part."""
-    sharded = [name for name, p in model.named_parameters() if hasattr(p, "placements")]
-    if sharded:
-        raise UnsupportedModelError(
-            f"The parameters {', '.join(sharded[:3])}{' …' if len(sharded) > 3 else ''} are sharded over "
-            "processes, where no process has the gradient of one sample: use DistributedDataParallel."
-        )
+    """Raise for parameters of which each process has a part, unless fully_shard has split them."""
+    if sharded_names(model):
+        shards_of(model)
 
 
 def check_training(
@@ -106,10 +104,13 @@ def examine(model: nn.Module, inputs: Batch, tensors: Mapping[str, Tensor] | Non
     refuse_sharded_parameters(model)
     refuse_mixing_layers(model)
     check_device(model, inputs)
-    names = tuple(trainable(model))
-    standing = {**dict(model.named_parameters()), **(tensors or {})}
+    names, whole = tuple(trainable(model)), gathered(model)
+    if whole is not model:
+        inputs = as_parameters(inputs, whole)
+    standing = {**dict(whole.named_parameters()), **(tensors or {})}
     leaves = {name: _without_zeros(t.detach()).requires_grad_(name in names) for name, t in standing.items()}
-    return replace(Probe(model, leaves, inputs, names).plan(), state=ModelState(model))
+    plan = replace(Probe(whole, leaves, inputs, names).plan(), state=ModelState(model))
+    return plan if whole is model else replace(plan, targets=find_targets(model, plan.hooked, plan.layouts))
 
 
 def _without_zeros(values: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from noisekit.gradients.batch import Batch, as_batch
 from noisekit.gradients.contributions import Contribution
-from noisekit.gradients.engine import run_pass
+from noisekit.gradients.engine import run_pass, underlying
+from noisekit.gradients.sharded import gathered
 
 
 def per_sample_gradients(
@@ -42,5 +43,6 @@ def per_sample_gradients(
             total += use.rows(everything)
         found[name] = total
 
+    model = gathered(underlying(model))
     run = run_pass(model, loss_fn, as_batch(inputs), as_batch(targets), on_parameter, engine=engine)
     return {name: found[name] * run.scale for name in run.gradients}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from noisekit.errors import InputError, UnsupportedModelError
+from noisekit.gradients.sharded import sharded_names, shards_of
 
 
 class Ranks:
@@ -31,7 +32,13 @@ class Ranks:
 
     @classmethod
     def of(cls, model: nn.Module) -> Ranks | None:
-        """Return the processes behind a DistributedDataParallel ``model``; None where one works alone."""
+        """Return the processes behind a DistributedDataParallel or fully_shard ``model``; None for one alone.
+
+        Raises UnsupportedModelError for parameters that are sharded in another way.
+        """
+        if sharded_names(model):
+            ranks = cls(shards_of(model))
+            return ranks if ranks.size > 1 else None
         inner: Any = model
         while isinstance(inner, nn.Module):
             if isinstance(inner, nn.parallel.DistributedDataParallel):

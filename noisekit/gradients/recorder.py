@@ -30,6 +30,7 @@ from noisekit.gradients.record import GradientRecord
 from noisekit.gradients.rows import Row, RowContext, join_rows
 from noisekit.gradients.schedule import Schedule, every
 from noisekit.gradients.selection import DEFAULT_SKETCH, Selection
+from noisekit.gradients.sharded import WholeParameters, gathered, sharded_units
 from noisekit.gradients.statistics import covered_parameters
 from noisekit.gradients.streaming import RunningMoments
 from noisekit.gradients.training_pass import TrainingPass, sums_of_step
@@ -55,7 +56,8 @@ class GradientNoiseRecorder:
     A DistributedDataParallel model is recorded by every process: each sees its own samples, and each has the
     record of one process on the batches of all, in rank order. The Gram matrix then needs the inputs and
     output gradients of all layers until the optimizer steps. ``ranks`` says which processes train together
-    where ``model`` is a module inside the one that is wrapped.
+    where ``model`` is a module inside the one that is wrapped. A model that fully_shard has split (FSDP2) is
+    recorded likewise: each process then holds the statistics of whole parameters, as large as the model.
     Raises InputError if the model is already attached, UnsupportedModelError if samples mix, NonFiniteError
     naming step, parameter and sample where a gradient is NaN or infinite.
 
@@ -92,6 +94,7 @@ class GradientNoiseRecorder:
             raise InputError(f"schedule is {schedule!r}: give a function of the step, such as nk.every(10).")
         self._ranks = ranks or Ranks.of(model)
         self.model, self.loss_fn, self.optimizer = underlying(model), loss_fn, optimizer
+        self._sharded = bool(sharded_units(self.model))
         refuse_mixing_layers(self.model)
         self.schedule = every(10) if schedule is None else schedule
         self.engine, self.on_record, self.seed = engine, on_record, seed
@@ -110,7 +113,7 @@ class GradientNoiseRecorder:
         self._rows: list[Row] = []
         self._skipped: list[int] = []
         self._handles: list[RemovableHandle] = []
-        self._step_handles: list[RemovableHandle] = []
+        self._step_handles: list[RemovableHandle | WholeParameters] = []
         self._capture: HookCapture | None = None
         self._passes: list[TrainingPass] = []
         self._watch = LossWatch(loss_fn, self._see_loss)
@@ -219,7 +222,9 @@ class GradientNoiseRecorder:
                     self._ranks,
                     self._keep_uses,
                     self._selection,
-                    partial(run_pass, self.model, self.loss_fn, inputs, targets, engine=self.engine),
+                    partial(
+                        run_pass, gathered(self.model), self.loss_fn, inputs, targets, engine=self.engine
+                    ),
                 )
             self._keep(sums, loss)
 
@@ -292,10 +297,15 @@ class GradientNoiseRecorder:
                 TrainingPass(plan, self._selection, inputs, n, state, keep_uses=self._keep_uses)
             )
         if self._capture is None:
-            self._capture = HookCapture(plan.targets, tensors, plan.layouts, self._see_parameter)
+            hookable: Mapping[str, Any] = tensors
+            if self._sharded:
+                whole = WholeParameters(model)
+                self._step_handles.append(whole)
+                hookable = whole.tensors
+            self._capture = HookCapture(plan.targets, hookable, plan.layouts, self._see_parameter)
             for name in plan.replayed:
                 hook = partial(self._see_replayed, name)
-                self._step_handles.append(tensors[name].register_hook(hook))
+                self._step_handles.append(hookable[name].register_hook(hook))
             self._capture.n_samples = n
             self._capture.catch_up(model, args, kwargs)
         self._capture.n_samples = n
@@ -303,10 +313,10 @@ class GradientNoiseRecorder:
     def _thrown_away(self, tensors: Mapping[str, Tensor]) -> bool:
         """Whether gradients were set to None after a backward pass that no step followed.
 
-        Where several passes make a step, they may be on their way into a sum of the loop's own.
+        With several passes a step they may be on their way into a sum; sharded models show none in a pass.
         """
         return (
-            not self._several
+            not (self._several or self._sharded)
             and any(p.differentiated for p in self._passes)
             and all(p.grad is None for p in tensors.values())
         )
@@ -349,12 +359,14 @@ class GradientNoiseRecorder:
                     "backward, or recorder.record(inputs, targets)."
                 )
             with self.looking_away():
+                # A replay needs the parameters whole, and a sharded model is not to be run between its steps.
+                model = gathered(self.model) if any(p.plan.replayed for p in seen) else self.model
                 if self._ranks is None:
                     gram = bool(self._wanted["gram"])
-                    sums, losses = sums_of_step(self.model, seen, self._names(), gram=gram)
+                    sums, losses = sums_of_step(model, seen, self._names(), gram=gram)
                     loss = losses.mean()
                 else:
-                    sums, loss = merge_step(self._ranks, self.model, seen, self._names())
+                    sums, loss = merge_step(self._ranks, model, seen, self._names())
             self._keep(sums, loss)
         self._disarm()
 

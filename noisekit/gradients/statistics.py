@@ -19,6 +19,7 @@ from noisekit.gradients.random_state import random_state, set_random_state
 from noisekit.gradients.ranks import Ranks
 from noisekit.gradients.record import GradientStatistics, centred
 from noisekit.gradients.selection import DEFAULT_SKETCH, Selection
+from noisekit.gradients.sharded import gathered
 
 
 def gradient_statistics(
@@ -41,8 +42,8 @@ def gradient_statistics(
 
     Arguments: see per_sample_gradients. ``coordinates`` how many, drawn with ``seed``, or their flat
     positions in increasing order; ``sketch`` numbers a sample (the default is cut to the size of a smaller
-    model); 0 and ``gram=False`` leave things out at no cost. A DistributedDataParallel model, called by every
-    process with its own samples, gives each the statistics of all samples in rank order.
+    model); 0 and ``gram=False`` leave things out at no cost. A DistributedDataParallel or fully_shard model,
+    called by every process with its own samples, gives each the statistics of all samples in rank order.
     Raises InputError for fewer than two samples, UnsupportedModelError if samples mix, NonFiniteError naming
     the sample and the parameter where a gradient is NaN or infinite.
 
@@ -52,7 +53,7 @@ def gradient_statistics(
     [[2.0, 2.0]]
     """
     inputs, targets = as_batch(inputs), as_batch(targets)
-    ranks, model = Ranks.of(model), underlying(model)
+    ranks, model = Ranks.of(model), gathered(underlying(model))
     if count_samples(inputs) < 2 and ranks is None:
         raise InputError(ONE_SAMPLE)
     plan = plan_for(model, inputs)
