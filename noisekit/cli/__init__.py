@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from noisekit.cli.parse import parse
 
-        return parse(arguments).run()
+        code = parse(arguments).run()
+        sys.stdout.flush()
+        return code
     except InputError as error:
         return _fail(error, WRONG_USE, debug)
     except NoisekitError as error:
@@ -32,6 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nnoisekit: interrupted; nothing was left half-written.", file=sys.stderr)
         return INTERRUPTED
+    except OSError as error:
+        # What is left in the buffer cannot be written at exit either.
+        if error.filename is None:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        about = f"{error.filename}: " if error.filename else ""
+        return _fail(NoisekitError(f"{about}{error.strerror or error}."), FAILED, debug)
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        text = "This needs more memory than there is; take fewer replicates, samples or coordinates."
+        return _fail(NoisekitError(text), FAILED, debug)
 
 
 def _fail(error: NoisekitError, code: int, debug: bool) -> int:

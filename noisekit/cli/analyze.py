@@ -7,29 +7,47 @@ from pathlib import Path
 
 import tyro
 
-from noisekit.cli.command import Command, print_json, print_table, rows
+from noisekit.cli.command import Command, File, log, print_json, print_table, rows
 
 _TOPICS = ("noise", "fit", "tail")
 
 
 @dataclass(frozen=True)
 class Analyze(Command):
-    """Print what the gradient noise in a data file is: its size, its law and its tails."""
+    """Print what the gradient noise in a data file is: its size, its law and its tails.
 
-    file: tyro.conf.Positional[Path]
+    A file that was only recorded, by `collect` or by a recorder of your own, is fitted first.
+    """
+
+    file: File
     """A data file that noisekit wrote."""
+    output: Path | None = None
+    """Data file to write with the fits in it, .nc or .zarr; nothing is written if not given."""
+    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Replace a file that exists."""
 
     def run(self) -> int:
-        from noisekit.results.io import open_tree
+        from noisekit.results.io import check_output, open_tree, save_tree
         from noisekit.results.summary import summary
         from noisekit.results.validate import require_group
 
-        with open_tree(self.file) as tree:
-            require_group(tree, "/gradient_noise")
+        if self.output is not None:
+            check_output(self.output, overwrite=self.overwrite)
+        with open_tree(self.file) as opened:
+            require_group(opened, "/gradient_noise")
+            tree = opened
+            if "noise_model" not in opened.children and "tail_index" not in opened.children:
+                from noisekit.study.stored_record import with_fits
+
+                tree = with_fits(opened, progress=True)
             table = summary(tree)
+            if self.output is not None:
+                save_tree(tree, self.output, overwrite=self.overwrite)
         table = table[table["topic"].isin(_TOPICS)]
         if self.json:
             print_json(rows(table))
         else:
             print_table(table)
+        if self.output is not None:
+            log(f"Data: {self.output}")
         return 0

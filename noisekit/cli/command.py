@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import tyro
 
 if TYPE_CHECKING:
     import pandas as pd
+
+PAGE = 120
+"""Characters of a line of output, where it is text."""
+
+File: TypeAlias = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+"""A data file that a command reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,38 @@ def log(text: str) -> None:
 def print_json(value: Any) -> None:
     """Print ``value`` as JSON; NaN and infinities, which JSON does not have, as null and text."""
     print(json.dumps(_plain(value), ensure_ascii=False, indent=2))
+
+
+def number(value: Any, digits: int = 6) -> str:
+    """Return a number as a person writes it: ``digits`` significant ones, no exponent in the thousands.
+
+    >>> number(12345.678, 2), number(0.00012345, 2), number((0.9, 0.996))
+    ('12,346', '0.00012', '0.9 0.996')
+    """
+    if isinstance(value, tuple | list):
+        return " ".join(number(v, digits) for v in value)
+    if isinstance(value, int) or not abs(value) < float("inf"):
+        return "" if value != value else f"{value:,}"
+    if 10**digits <= abs(value) < 10**9 or (abs(value) >= 1000 and digits < 6):
+        return f"{value:,.0f}" if abs(value) < 10**9 else f"{value:.{digits}g}"
+    return f"{value:.{digits}g}"
+
+
+def print_rows(lines: list[list[str]]) -> None:
+    """Print lines of cells in columns: numbers to the right, text to the left, the last column folded."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    right = [all(not cell or _is_number(cell) for cell in column[1:]) for column in zip(*lines, strict=True)]
+    before = sum(widths[:-1]) + 2 * (len(widths) - 1)
+    for line in lines:
+        cells = [c.rjust(n) if r else c.ljust(n) for c, n, r in zip(line, widths, right, strict=True)]
+        folded = textwrap.wrap(line[-1], max(PAGE - before, 30)) if before + len(line[-1]) > PAGE else []
+        print("  ".join([*cells[:-1], folded[0] if folded else cells[-1]]).rstrip())
+        for more in folded[1:]:
+            print(" " * before + more)
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace("—", "0")[0].isdigit() and " to " not in cell and "/" not in cell
 
 
 def print_table(table: pd.DataFrame) -> None:

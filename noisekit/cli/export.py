@@ -8,14 +8,14 @@ from typing import cast
 
 import tyro
 
-from noisekit.cli.command import Command, print_json
+from noisekit.cli.command import Command, File, print_json
 
 
 @dataclass(frozen=True)
 class Export(Command):
     """Write a data file in another format: csv and parquet make a folder of tables."""
 
-    file: tyro.conf.Positional[Path]
+    file: File
     """A data file that noisekit wrote."""
     to: str
     """csv, parquet, zarr or netcdf."""

@@ -2,80 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
+import contextlib
+import io
+from collections.abc import Sequence
 from typing import Annotated, Union, cast
 
 import tyro
 
 import noisekit
 from noisekit.cli.analyze import Analyze
+from noisekit.cli.collect import Collect
 from noisekit.cli.command import Command
+from noisekit.cli.compare import Compare
 from noisekit.cli.export import Export
 from noisekit.cli.list_problems import ListProblems
+from noisekit.cli.options import check_words
+from noisekit.cli.predict import Predict
 from noisekit.cli.report import Report
 from noisekit.cli.run import Run
+from noisekit.cli.scale import Scale
 from noisekit.cli.summary import Summary
-from noisekit.errors import InputError, did_you_mean, unknown_name
+from noisekit.errors import InputError, unknown_name
 
 COMMANDS: dict[str, type[Command]] = {
     "run": Run,
+    "collect": Collect,
     "list": ListProblems,
-    "report": Report,
     "summary": Summary,
     "analyze": Analyze,
+    "predict": Predict,
+    "compare": Compare,
+    "scale": Scale,
+    "report": Report,
     "export": Export,
 }
 
 DESCRIPTION = (
     "Statistical analysis of gradient noise: what the noise is, what the optimizer does with it, and whether "
-    "that is true. Begin with `noisekit run`."
+    "that is true. Begin with `noisekit run`. `noisekit COMMAND --help` explains one command, `noisekit "
+    "--version` says which noisekit this is, and `noisekit --print-completion bash` (or zsh) prints the "
+    "completion of the shell."
 )
+_SHELLS = ("bash", "zsh", "tcsh")
 
 
 def parse(arguments: Sequence[str]) -> Command:
     """Return the command that ``arguments`` ask for.
 
-    Help, and values that are missing or of a wrong type, end the process as argparse does.
+    Help, version and shell completion end the process.
 
     Raises:
-        InputError: if there is no such command or option, naming the nearest.
+        InputError: if there is no such command or option, naming the nearest, or a value is missing or wrong.
     """
-    if list(arguments) == ["--version"]:
+    arguments = list(arguments) or ["--help"]
+    if arguments == ["--version"]:
         print(f"noisekit {noisekit.__version__}")
         raise SystemExit(0)
-    _refuse_unknown_words(arguments)
+    arguments = _completion(arguments)
+    if not arguments[0].startswith("-"):
+        if arguments[0] not in COMMANDS:
+            raise unknown_name("command", arguments[0], COMMANDS)
+        check_words(arguments[0], COMMANDS[arguments[0]], arguments[1:])
+    elif arguments[0] not in ("--help", "-h", "--tyro-print-completion"):
+        raise InputError(
+            f"noisekit begins with a command, and {arguments[0]} is none; see noisekit --help for them."
+        )
     choices = tuple(
         Annotated[command, tyro.conf.subcommand(name, prefix_name=False)]
         for name, command in COMMANDS.items()
     )
-    return tyro.cli(
-        cast("type[Command]", Union.__getitem__(choices)),
-        prog="noisekit",
-        description=DESCRIPTION,
-        args=list(arguments) or ["--help"],
-        config=(tyro.conf.DisallowNone,),
-    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                cast("type[Command]", Union.__getitem__(choices)),
+                prog="noisekit",
+                description=DESCRIPTION,
+                args=arguments,
+                config=(tyro.conf.DisallowNone,),
+            )
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+        words = " ".join(said.getvalue().translate({ord(c): " " for c in "╭╮╰╯│─"}).split())
+        raise InputError(f"noisekit {arguments[0]}: {words}") from None
 
 
-def _refuse_unknown_words(arguments: Sequence[str]) -> None:
-    if not arguments or arguments[0].startswith("-"):
-        return
-    name = arguments[0]
-    if name not in COMMANDS:
-        raise unknown_name("command", name, COMMANDS)
-    known = {"--help", *(f"--{option.replace('_', '-')}" for option in _options(COMMANDS[name]))}
-    for word in arguments[1:]:
-        option = word.partition("=")[0]
-        if option.startswith("--") and option.replace("_", "-") not in known:
-            hint = did_you_mean(option, known)
-            raise InputError(f"noisekit {name} has no option {option}.{hint} See noisekit {name} --help.")
-
-
-def _options(command: type) -> Iterator[str]:
-    """Yield the names of the command's options, those of its settings among them."""
-    for field in fields(command):
-        if is_dataclass(field.default_factory):
-            yield from _options(cast(type, field.default_factory))
-        elif "Positional" not in str(field.type):
-            yield field.name
+def _completion(arguments: list[str]) -> list[str]:
+    """Return ``arguments`` with the option of shell completion under the name that the parser knows."""
+    if arguments[0].partition("=")[0] != "--print-completion":
+        return arguments
+    shells = arguments[0].split("=")[1:] + arguments[1:]
+    if len(shells) != 1 or shells[0] not in _SHELLS:
+        came = " ".join(shells) or "nothing"
+        raise InputError(f"--print-completion needs the shell, one of {', '.join(_SHELLS)}; {came} came.")
+    return ["--tyro-print-completion", shells[0]]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import tyro
 
-from noisekit.cli.command import Command, log, print_json
+from noisekit.cli.command import Command, File, log, print_json
 
 
 @dataclass(frozen=True)
 class Report(Command):
     """Write the HTML report of a data file."""
 
-    file: tyro.conf.Positional[Path]
+    file: File
     """A data file that noisekit wrote."""
     output: Path | None = None
     """Page to write; beside the data file if not given."""

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from noisekit.cli.command import Command, log, print_json, print_table, rows
-from noisekit.errors import InputError
+from noisekit.cli.problem_names import made_later, shown_name, target
 from noisekit.study.config import StudyConfig
 from noisekit.study.presets import with_preset
-
-FOLDER = "noisekit-runs"
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class Run(Command):
     """
 
     problem: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROBLEM")] = "fashion-cnn"
-    """A name that `noisekit list` shows, or my_module.py:make_problem."""
+    """A name that `noisekit list` shows, my_module.py:make_problem, or a folder of images."""
     study: tyro.conf.OmitArgPrefixes[StudyConfig] = field(default_factory=StudyConfig)
     output: Path | None = None
     """Data file to write, .nc or .zarr; a free name in the folder noisekit-runs if not given."""
@@ -38,9 +34,12 @@ class Run(Command):
     """Replace files that exist."""
 
     def run(self) -> int:
+        from noisekit.errors import InputError
         from noisekit.results.io import save_tree
         from noisekit.results.summary import summary
 
+        if self.report is not None and self.no_report:
+            raise InputError("--report and --no-report contradict each other; give one of them.")
         study = with_preset(self.problem, self.study)
         study.check()
         command = self.command(study)
@@ -51,8 +50,8 @@ class Run(Command):
         problem = load_study_problem(self.problem, study)
         log(f"To repeat this: {command}")
         tree = run_study(problem, study, command=command, progress=True)
-        if self.output is None:
-            output.parent.mkdir(exist_ok=True)
+        if made_later(output):
+            output.parent.mkdir()
         save_tree(tree, output, overwrite=self.overwrite)
         if not self.no_report:
             from noisekit.report import write_report
@@ -75,38 +74,14 @@ class Run(Command):
 
     def _targets(self) -> tuple[Path, Path]:
         """Return the data file and the page, both of which can be written; asked before the work begins."""
-        from noisekit.results.io import check_output, check_place
+        from noisekit.results.io import check_output
 
-        folder = Path(FOLDER)
-        output = self.output
-        if output is None:
-            if folder.is_file():
-                raise InputError(
-                    f"{FOLDER} is a file, and runs go into a folder of that name; give --output."
-                )
-            check_place(folder, overwrite=True)
-            output = free_name(folder, _stem(self.problem), overwrite=self.overwrite)
-        # The folder of runs is made only when there is something to put into it.
-        made_later = folder if self.output is None and not folder.exists() else None
-        if output.parent != made_later:
-            check_output(output, overwrite=self.overwrite)
+        output = target(self.problem, self.output, overwrite=self.overwrite)
         page = self.report or output.with_suffix(".html")
-        if not self.no_report and page.parent != made_later:
+        if not self.no_report and not made_later(page):
             check_output(page, overwrite=self.overwrite, suffixes=(".html", ".htm"))
         return output, page
 
     def command(self, study: StudyConfig) -> str:
         """Return the line that repeats ``study``; of a user's own file only the name is kept."""
-        name = f"{Path(self.problem.rpartition(':')[0]).name}:{self.problem.rpartition(':')[2]}"
-        return study.command(shlex.quote(name if ":" in self.problem else self.problem))
-
-
-def free_name(folder: Path, stem: str, *, overwrite: bool = False) -> Path:
-    """Return ``folder/stem.nc``, or with a number after it so that neither data nor report is there yet."""
-    names = (f"{stem}.nc" if number == 1 else f"{stem}-{number}.nc" for number in count(1))
-    paths = (folder / name for name in names)
-    return next(p for p in paths if overwrite or not (p.exists() or p.with_suffix(".html").exists()))
-
-
-def _stem(problem: str) -> str:
-    return problem.rpartition(":")[2]
+        return study.command(shown_name(self.problem))

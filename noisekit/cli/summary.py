@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import tyro
-
-from noisekit.cli.command import Command, print_json, print_table, rows
+from noisekit.cli.command import Command, File, print_json, print_table, rows
 
 
 @dataclass(frozen=True)
 class Summary(Command):
     """Print the headline numbers of a data file, with their intervals, units and batch sizes."""
 
-    file: tyro.conf.Positional[Path]
+    file: File
     """A data file that noisekit wrote."""
 
     def run(self) -> int:

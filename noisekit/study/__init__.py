@@ -5,15 +5,32 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from noisekit.study.collect_config import CollectConfig
 from noisekit.study.config import StudyConfig
 
 if TYPE_CHECKING:
+    from noisekit.study.collecting import collect
+    from noisekit.study.prediction import Prediction, predict
     from noisekit.study.problem import load_study_problem
     from noisekit.study.run import run_study
 
-__all__ = ["StudyConfig", "load_study_problem", "run_study"]
+__all__ = [
+    "CollectConfig",
+    "Prediction",
+    "StudyConfig",
+    "collect",
+    "load_study_problem",
+    "predict",
+    "run_study",
+]
 
-_FILE_OF = {"load_study_problem": "problem", "run_study": "run"}
+_FILE_OF = {
+    "Prediction": "prediction",
+    "collect": "collecting",
+    "load_study_problem": "problem",
+    "predict": "prediction",
+    "run_study": "run",
+}
 
 
 def __getattr__(name: str) -> Any:

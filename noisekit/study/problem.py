@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from noisekit.problems import ModelProblem, Problem, load_problem
+from noisekit.problems import ModelProblem, Problem, list_problems, load_problem
 from noisekit.problems.datasets import images_from_folder
 from noisekit.study.device import check_device, moved_to
 
@@ -38,7 +38,7 @@ def load_study_problem(name: str, config: Settings) -> Problem:
     if ":" in name:
         return cast(Problem, moved_to(load_problem(name, seed=config.seed), config.device))
     options: dict[str, Any] = {} if config.device is None else {"device": config.device}
-    if Path(name).is_dir():
+    if name not in {info.name for info in list_problems()} and Path(name).is_dir():
         n = min(_TRAINING_SAMPLES["fashion-cnn"], len(images_from_folder(name).inputs))
         return load_problem("fashion-cnn", seed=config.seed, folder=name, n_samples=n, **options)
     if name in _TRAINING_SAMPLES:

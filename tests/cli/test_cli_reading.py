@@ -125,22 +125,6 @@ def test_wrong_use_is_one_sentence(
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize(
-    ("arguments", "hint"),
-    [
-        (["run", "--steps", "many"], "--steps"),
-        (["export"], "--to"),
-    ],
-)
-def test_values_that_are_missing_or_no_numbers_name_the_option(arguments, hint, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 2
-    out, err = capsys.readouterr()
-    assert hint in err
-    assert out == ""
-
-
 def test_debug_shows_where_an_error_comes_from():
     with pytest.raises(InputError):
         main(["summary", "absent.nc", "--debug"])

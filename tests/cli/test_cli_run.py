@@ -13,7 +13,7 @@ import pytest
 
 import noisekit as nk
 from noisekit.cli import main
-from noisekit.cli.run import free_name
+from noisekit.cli.problem_names import free_name
 
 QUICK = shlex.split(
     "breast-cancer-mlp --steps 8 --warmup-steps 4 --replicates 4 --n-samples 100 --training-steps 12 "

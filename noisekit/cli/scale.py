@@ -1,0 +1,105 @@
+"""``noisekit scale``: hyper-parameters for another batch size."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from noisekit.cli.command import Command, number, print_json, print_rows
+from noisekit.cli.hyperparameters import OptimizerOptions
+from noisekit.errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    from noisekit.study.rescaling import Rescaling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale(Command):
+    """Print the hyper-parameters for a batch that is so many times as large, by each rule, and why.
+
+    With a data file, it also says whether the noise dominates there, as the rules assume.
+    """
+
+    file: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = None
+    """A data file whose noise says whether the rules apply."""
+    settings: tyro.conf.OmitArgPrefixes[OptimizerOptions]
+    batch_ratio: float
+    """New batch size over the old one; below 1 for a smaller batch."""
+    preset: str | None = None
+    """Show one rule only: sde, sqrt or fixed_lr."""
+    steps: int | None = None
+    """Steps of the whole run, to be scaled too."""
+
+    def run(self) -> int:
+        given = self.settings.in_torch_names(steps=self.steps, batch_size=self.settings.batch_size)
+
+        from noisekit.study.rescaling import PRESETS, rescalings
+
+        if self.preset is not None and self.preset not in PRESETS:
+            raise unknown_name("preset", self.preset, PRESETS)
+        found = rescalings(self.settings.optimizer, given, self.batch_ratio)
+        if self.preset is not None:
+            found = tuple(row for row in found if row.preset == self.preset)
+            if not found:
+                raise InputError(
+                    f"The preset {self.preset} is for adaptive optimizers; {self.settings.optimizer} has sde "
+                    "and sqrt."
+                )
+            if found[0].refused:
+                raise InputError(found[0].refused)
+        regime = self._regime() if self.file is not None else []
+        if self.json:
+            variants = [asdict(row) for row in found]
+            head = {"optimizer": self.settings.optimizer, "batch_ratio": self.batch_ratio}
+            print_json({**head, "hyperparameters": given, "variants": variants, "regime": regime})
+            return 0
+        self._print(given, found)
+        for line in regime:
+            print(line["text"])
+        return 0
+
+    def _print(self, given: dict[str, Any], found: tuple[Rescaling, ...]) -> None:
+        print(f"{self.settings.optimizer}, a batch {number(self.batch_ratio)} times as large (δ)\n")
+        table = [["", "now", *(row.preset for row in found)]]
+        for key, value in given.items():
+            new = [number(row.hyperparameters[key]) if row.hyperparameters else "—" for row in found]
+            table.append([key, number(value), *new])
+        print_rows(table)
+        for row in found:
+            print(f"\n{row.preset}: {row.meaning}.")
+            for key, why in row.reasons.items():
+                print(f"  {key}: {why}.")
+            if row.refused:
+                print(f"  {row.refused}")
+            elif row.largest_ratio < float("inf"):
+                limit = number(row.largest_ratio)
+                print(f"  The batch can grow by less than {limit} times before a β reaches 0.")
+        print("\nThe rules assume that noise dominates the gradient of one minibatch, at both batch sizes.")
+
+    def _regime(self) -> list[dict[str, Any]]:
+        """Return, for the old and the new batch, whether the noise of the file dominates."""
+        from noisekit.results.io import open_tree
+        from noisekit.study import predict
+
+        assert self.file is not None
+        lines = []
+        name, options = self.settings.optimizer, self.settings.given()
+        options["learning_rate"] = self.settings.learning_rate
+        with open_tree(self.file) as tree:
+            first = predict(tree, name, batch_size=self.settings.batch_size, **options)
+            later = max(1, round(first.batch_size * self.batch_ratio))
+            both = first, predict(tree, name, batch_size=later, **options)
+        for size, found in zip((first.batch_size, later), both, strict=True):
+            gauge = next((g for g in found.gauges if g.name == "signal_over_noise"), None)
+            text = f"Batch {size}: the file does not tell how the signal compares with the noise."
+            if gauge is not None:
+                word = "the rules apply" if gauge.verdict == "ok" else "the rules are off by about this share"
+                text = f"Batch {size}: signal over noise {number(gauge.value, 2)}, {word}."
+            if not found.exists:
+                text = f"Batch {size}: {found.verdict[0]}"
+            value = None if gauge is None else gauge.value
+            lines.append({"batch_size": size, "signal_over_noise": value, "text": text})
+        return lines

@@ -1,0 +1,239 @@
+"""What a result file knows about the noise where its record ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from noisekit.errors import InputError
+from noisekit.noise import NoiseScale, tail_index
+from noisekit.noise.noise_scale import noise_scale_over_steps
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Array = NDArray[np.float64]
+_MOST_STEPS = 8
+_SCALE_STEPS = 16
+_GROUPS = 10
+
+
+@dataclass(frozen=True)
+class StoredNoise:
+    """The last recorded steps of a file; every number is of one sample's gradient (B = 1)."""
+
+    step: NDArray[np.int64]
+    """Recorded steps that are read: the last quarter, at most 8."""
+    batch_size: int
+    """Samples of a recorded batch."""
+    block_size: Array
+    """(block,)"""
+    trace: Array
+    """tr Σ₁, (step, block)."""
+    trace_over_time: Array
+    """Of all recorded steps and all blocks together."""
+    noise: Array | None
+    """g_i − ḡ, (step, sample, coordinate)."""
+    block_of: NDArray[np.int64]
+    """Number of the block of each coordinate."""
+    scale: NoiseScale
+    """Gradient noise scale over the last 16 recorded steps."""
+    loss: float
+    coverage: float
+
+    def total_variance(self, batch_size: int) -> tuple[float, float]:
+        """Return Tr Σ of a minibatch and its standard error."""
+        total = self.trace.sum(axis=1) / batch_size
+        jackknife = self._jackknife(lambda variance: self._plain(variance / batch_size))
+        return float(total.mean()), _error(total, jackknife)
+
+    def total(self, weight: Callable[[Array], Array], batch_size: int) -> tuple[float, float]:
+        """Return Σ_i weight(σ_i²) over all parameters, σ_i² the variance in a minibatch, and its error.
+
+        Each block is scaled from its recorded coordinates by its known trace: n r·mean(weight)/rms(σ), with
+        r² the block's mean variance. The error has two parts: which coordinates were recorded, and which
+        samples. NaN for both if the file keeps no coordinates.
+        """
+        if self.noise is None:
+            return math.nan, math.nan
+        variance = self.noise.var(axis=1, ddof=1) / batch_size
+        rows = [self._scaled(weight(v), v, t / batch_size) for v, t in zip(variance, self.trace, strict=True)]
+        value = np.array([row[0] for row in rows])
+        choice = float(np.mean([row[1] for row in rows]))
+        jackknife = self._jackknife(lambda v: self._plain(weight(v / batch_size)))
+        return float(value.mean()), float(np.hypot(choice, _error(value, jackknife)))
+
+    def total_of(self, weights: Array) -> tuple[float, float]:
+        """Return Σ_i weights_i over all parameters, from those of the recorded coordinates, and its error.
+
+        The error is that of having recorded some coordinates only.
+        """
+        error = sum(
+            n**2 * float(weights[mine].var(ddof=1)) / mine.sum() * max(1 - mine.sum() / n, 0)
+            for b, n in enumerate(self.block_size)
+            if (mine := self.block_of == b).sum() > 1
+        )
+        return self._plain(weights), math.sqrt(error)
+
+    def typical_deviation(self, batch_size: int) -> float:
+        """Return the median over coordinates of the standard deviation in a minibatch."""
+        if self.noise is None:
+            size = self.trace.mean(axis=0).sum() / max(self.block_size.sum(), 1)
+            return float(np.sqrt(size / batch_size))
+        deviation = np.sqrt(self.coordinate_variance(batch_size))
+        live = deviation[deviation > 0]
+        return float(np.median(live)) if live.size else 0.0
+
+    def coordinate_variance(self, batch_size: int) -> Array:
+        """Return diag Σ of a minibatch at the recorded coordinates, (coordinate,), a mean over the steps."""
+        assert self.noise is not None
+        return np.asarray(self.noise.var(axis=1, ddof=1).mean(axis=0) / batch_size)
+
+    def tail(self) -> tuple[float, float, float] | None:
+        """Return the tail index of all coordinates, standardised and pooled, and its 95 % interval.
+
+        Averaging samples keeps it, so it holds for any batch. None where no tail can be seen.
+        """
+        if self.noise is None or self.noise.shape[1] < 20:
+            return None
+        try:
+            found = tail_index(torch.tensor(self.noise[-1]), estimator="gpd", pooled=True)
+        except InputError:
+            return None
+        low, high = found.interval.reshape(2).tolist()
+        return found.alpha.item(), low, high
+
+    def minibatches(self, batch_size: int) -> Array | None:
+        """Return the noise of disjoint minibatches of the read steps, (minibatch, coordinate), if 20 or more.
+
+        Disjoint, because resampling a batch makes its noise look better known than it is.
+        """
+        if self.noise is None:
+            return None
+        n = self.noise.shape[1] // batch_size
+        if n * len(self.noise) < 20:
+            return None
+        means = self.noise[:, : n * batch_size].reshape(len(self.noise), n, batch_size, -1).mean(axis=2)
+        return means.reshape(-1, means.shape[-1])
+
+    def _scaled(self, weights: Array, variance: Array, trace: Array) -> tuple[float, float]:
+        """Return the sum over all parameters and the error of having recorded some of them."""
+        total, error, shapes = 0.0, 0.0, []
+        unseen: list[float] = []
+        for b, n in enumerate(self.block_size):
+            mine = self.block_of == b
+            size = float(np.sqrt(n * max(trace[b], 0)))  # n r
+            m, rms = int(mine.sum()), float(np.sqrt(variance[mine].mean())) if mine.any() else 0.0
+            if m < 2 or rms == 0:
+                unseen.append(size)
+                continue
+            mean = float(weights[mine].mean())
+            total += size * mean / rms
+            shapes.append(mean / rms)
+            residual = weights[mine] - mean * variance[mine] / (2 * rms**2)
+            error += (size / rms) ** 2 * float(residual.var(ddof=1)) / m * max(1 - m / n, 0)
+        typical = float(np.mean(shapes)) if shapes else 1.0
+        spread = float(np.std(shapes)) if len(shapes) > 1 else 0.5 * typical
+        total += typical * sum(unseen)
+        error += spread**2 * sum(size**2 for size in unseen)
+        return total, math.sqrt(error)
+
+    def _plain(self, weights: Array) -> float:
+        """Return n·mean(weight) summed over the blocks that have recorded coordinates."""
+        return float(
+            sum(
+                n * weights[self.block_of == b].mean()
+                for b, n in enumerate(self.block_size)
+                if (self.block_of == b).any()
+            )
+        )
+
+    def _jackknife(self, value: Callable[[Array], float]) -> Array:
+        """Return, for each step, the relative standard error over samples, by leaving out tenths of them."""
+        if self.noise is None:
+            return np.zeros(0)
+        errors = []
+        for noise in self.noise:
+            n = len(noise)
+            if n < 2 * _GROUPS or not (whole := value(noise.var(axis=0, ddof=1))) > 0:
+                continue
+            parts = [
+                value(np.delete(noise, slice(g, None, _GROUPS), axis=0).var(axis=0, ddof=1))
+                for g in range(_GROUPS)
+            ]
+            errors.append(math.sqrt((_GROUPS - 1) * float(np.var(parts))) / whole)
+        return np.array(errors)
+
+
+def stored_noise(tree: xr.DataTree) -> StoredNoise | None:
+    """Return what ``tree`` knows about the noise at the end of its record; None if it has no record."""
+    if "gradient_noise" not in tree.children or "trace" not in tree["gradient_noise"].data_vars:
+        return None
+    data = tree["gradient_noise"].to_dataset()
+    trace = data["trace"].transpose("step", "block").values.astype(float)
+    n = len(trace)
+    if n == 0 or not np.isfinite(trace).all():
+        return None
+    batch = int(data.attrs.get("batch_size", 0) or tree.attrs.get("batch_size", 0) or 0)
+    read = slice(-max(1, min(_MOST_STEPS, -(-n // 4))), None)
+    block = [str(b) for b in data["block"].values]
+    sizes = data["block_size"].values if "block_size" in data else np.ones(len(block))
+    noise, block_of = _samples(tree, block, read)
+    if batch < 1:
+        batch = 0 if noise is None else noise.shape[1]
+    return StoredNoise(
+        step=data["step"].values[read].astype(np.int64),
+        batch_size=batch,
+        block_size=np.asarray(sizes, dtype=float),
+        trace=trace[read],
+        trace_over_time=trace.sum(axis=1),
+        noise=noise,
+        block_of=block_of,
+        scale=_noise_scale(data, trace, batch),
+        loss=_last(tree, "training", "loss"),
+        coverage=float(data.attrs.get("coverage", math.nan)),
+    )
+
+
+def _samples(tree: xr.DataTree, block: list[str], read: slice) -> tuple[Array | None, NDArray[np.int64]]:
+    nothing = None, np.zeros(0, dtype=np.int64)
+    children = tree["gradient_noise"].children
+    if "samples" not in children or "noise" not in children["samples"].data_vars:
+        return nothing
+    data = children["samples"].to_dataset()
+    if "coordinate_block" not in data.variables:
+        return nothing
+    noise = data["noise"].transpose("step", "sample", "coordinate").isel(step=read).values.astype(float)
+    number = {name: i for i, name in enumerate(block)}
+    block_of = np.array([number.get(str(b), -1) for b in data["coordinate_block"].values], dtype=np.int64)
+    return (noise, block_of) if noise.shape[1] > 1 and np.isfinite(noise).all() else nothing
+
+
+def _noise_scale(data: xr.Dataset, trace: Array, batch: int) -> NoiseScale:
+    total = torch.tensor(trace.sum(axis=1))
+    if "mean_squared_norm" not in data or batch < 1:
+        nan = math.nan
+        return NoiseScale(nan, (nan, nan), float(total[-1]), nan, nan, nan, False, 0)
+    squared = torch.tensor(data["mean_squared_norm"].transpose("step", "block").values.astype(float))
+    signal = squared.sum(dim=1) - total / batch
+    return noise_scale_over_steps(total[-_SCALE_STEPS:], signal[-_SCALE_STEPS:])
+
+
+def _last(tree: xr.DataTree, group: str, name: str) -> float:
+    if group not in tree.children or name not in tree[group].data_vars or not tree[group][name].size:
+        return math.nan
+    return float(tree[group].to_dataset()[name].values[-1])
+
+
+def _error(per_step: Array, jackknife: Array) -> float:
+    """Return the standard error of the mean over steps: their scatter, or the samples' own if larger."""
+    n, mean = len(per_step), float(per_step.mean())
+    scatter = float(per_step.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    own = mean * float(np.sqrt((jackknife**2).sum())) / n if len(jackknife) else 0.0
+    return max(scatter, own) if max(scatter, own) > 0 else math.nan
