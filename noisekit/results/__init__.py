@@ -1,5 +1,6 @@
 """Labelled results: the file schema, conversion to xarray, files, summaries. Imports no torch."""
 
+from noisekit.results.analyze_tree import analyze_tree
 from noisekit.results.batch_scalings import batch_scaling_groups
 from noisekit.results.convert import solution_to_dataset, to_datatree
 from noisekit.results.example import make_example_tree
@@ -15,6 +16,7 @@ from noisekit.results.weak_orders import weak_order_groups
 
 __all__ = [
     "RecordWriter",
+    "analyze_tree",
     "batch_scaling_groups",
     "make_example_tree",
     "open_tree",

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 AXIS = "step"
 _CONSOLIDATED = ".zmetadata"
-_CHUNK_BYTES = 2**16
+_SMALL, _LARGE = 2**16, 2**23
+"""Bytes of a chunk of small steps, and of the largest chunk."""
 _MOST_ROWS = 256
 
 
@@ -144,13 +145,16 @@ class GrowingStore:
 
 
 def _chunks(node: xr.DataTree) -> dict[str, Any]:
-    """Return chunks along the steps: whole steps, as many as make a chunk worth reading."""
+    """Return chunks of whole steps, as many as are worth reading; a large step is cut at its last axis."""
     found: dict[str, Any] = {}
     for name, variable in node.to_dataset(inherit=False).variables.items():
         if variable.dims[:1] == (AXIS,):
-            bytes_each = max(1, variable.dtype.itemsize * int(np.prod(variable.shape[1:], dtype=np.int64)))
-            rows = max(1, min(_MOST_ROWS, _CHUNK_BYTES // bytes_each))
-            found[str(name)] = {"chunks": (rows, *(max(1, s) for s in variable.shape[1:]))}
+            shape = [max(1, s) for s in variable.shape[1:]]
+            step = variable.dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+            rows = max(1, min(_MOST_ROWS, _SMALL // step))
+            if shape:
+                shape[-1] = max(1, shape[-1] // -(-step // _LARGE))
+            found[str(name)] = {"chunks": (rows, *shape)}
     return found
 
 

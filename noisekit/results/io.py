@@ -7,8 +7,9 @@ import importlib.util
 import os
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -84,20 +85,31 @@ def check_place(path: Path, *, overwrite: bool) -> None:
         raise InputError(f"The folder {path.parent} cannot be written to; choose another.")
 
 
-def open_tree(path: str | os.PathLike[str]) -> xr.DataTree:
-    """Open a result file lazily: values are read when they are used, in chunks if dask is installed.
+def open_tree(
+    path: str | os.PathLike[str],
+    *,
+    chunks: Mapping[str, int] | int | Literal["auto", "stored"] | None = "stored",
+) -> xr.DataTree:
+    """Open a result file lazily: values are read when they are used.
 
     Args:
-        path: a file that ``save_tree`` wrote.
+        path: a file that ``save_tree`` or ``stream_record`` wrote.
+        chunks: pieces in which dask reads: as they are "stored" (plain lazy arrays if dask is not installed),
+            "auto" for dask's own size, sizes by axis such as ``{"step": 1, "coordinate": 4096}``, or None for
+            no dask.
 
     Raises:
         InputError: if there is no such file.
         FileFormatError: if the file is not a result file, is cut short, or has another schema version.
+        NoisekitError: if chunks are asked for and dask is not installed.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"There is no file {path}; check the name.")
-    chunks: Any = {} if importlib.util.find_spec("dask") else None
+    has_dask = importlib.util.find_spec("dask") is not None
+    if chunks not in ("stored", None) and not has_dask:
+        raise NoisekitError("Reading in chunks needs the package dask: pip install 'noisekit[zarr]'.")
+    pieces: Any = ({} if has_dask else None) if isinstance(chunks, str) and chunks == "stored" else chunks
     is_zarr = path.is_dir()
     if is_zarr:
         if not importlib.util.find_spec("zarr"):
@@ -106,7 +118,10 @@ def open_tree(path: str | os.PathLike[str]) -> xr.DataTree:
             )
         refuse_unsafe_codecs(path)
     try:
-        tree = xr.open_datatree(path, engine="zarr" if is_zarr else "h5netcdf", chunks=chunks)
+        options: dict[str, Any] = {"engine": "zarr" if is_zarr else "h5netcdf", "chunks": pieces}
+        if is_zarr and (path / ".zgroup").exists() and not (path / ".zmetadata").exists():
+            options["consolidated"] = False
+        tree = xr.open_datatree(path, **options)
     except PermissionError as error:
         raise FileFormatError(f"{path} may not be read; change its permissions.") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -56,7 +56,7 @@ def gradient_noise_dataset(
         values["signal_to_noise"] = _ratio(signal, noise)
         values["noise_scale"] = _ratio(trace, np.where(signal > 0, signal, 0))
     else:
-        values |= _windowed(noise_scale, record.batch_size)
+        values |= windowed_scales(noise_scale, record.batch_size)
     if record.eigenvalue is not None:
         eigenvalue = array(record.eigenvalue)
         values |= {"eigenvalue": eigenvalue, "component": np.arange(1, eigenvalue.shape[1] + 1)}
@@ -74,7 +74,7 @@ def gradient_noise_dataset(
     return dataset("/gradient_noise", values, attributes)
 
 
-def _windowed(scale: RecordNoiseScale, batch_size: int) -> dict[str, Any]:
+def windowed_scales(scale: RecordNoiseScale, batch_size: int) -> dict[str, Any]:
     """Return the noise scales of blocks and of the total, which is the last block of ``scale``."""
     value = array(scale.noise_scale).astype(float)
     value[~np.isfinite(value)] = np.nan
