@@ -74,6 +74,7 @@ _ROOM_OF = {
     "stream_record": "results",
     "summary": "results",
     "make_example_tree": "results",
+    "analyze_tree": "results",
     "run_study": "study",
     "collect": "study",
     "CollectConfig": "study",
