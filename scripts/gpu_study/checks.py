@@ -1,0 +1,145 @@
+"""What holds on every device: same seed, same numbers; no waiting for the device inside a loop."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from settings import Settings, write_json
+from training import GPT_SIZES, gpt, seeded
+
+import noisekit as nk
+from noisekit.problems.datasets import shakespeare
+from noisekit.problems.gpt import next_token_loss
+
+D = 50
+ADAM = {"betas": (0.9, 0.99)}
+
+
+def check_promises(settings: Settings, path: Path) -> None:
+    """Run every check and write what was found; raise where a promise does not hold."""
+    found = {name: check(settings) for name, check in CHECKS.items()}
+    write_json(path, settings.facts() | {"checks": found})
+    broken = [name for name, result in found.items() if not result["holds"]]
+    if broken:
+        raise AssertionError(f"does not hold on {settings.device}: {', '.join(broken)}")
+
+
+def equations(settings: Settings) -> dict[str, Any]:
+    problem = nk.Quadratic(torch.linspace(0.5, 1.5, D, device=settings.device))
+    gaussian, heavy = nk.GaussianNoise(scale=0.1), nk.StudentTNoise(scale=0.1, df=4.0)
+    return {
+        "SGD": nk.SGDSDE(problem.gradient, gaussian, 0.01),
+        "SignSGD": nk.SignSGDSDE(problem.gradient, heavy, 0.01),
+        "RMSprop": nk.RMSpropSDE(problem.gradient, gaussian, 0.01),
+        "Adam": nk.AdamSDE(problem.gradient, gaussian, 0.01, **ADAM),
+    }
+
+
+def integrated(settings: Settings, sde: Any, steps: int, replicates: int = 300) -> nk.Solution:
+    x0 = torch.ones(D, device=settings.device)
+    return nk.integrate(
+        sde, x0, steps=steps, substeps=4, replicates=replicates, seed=settings.seed, save_every=steps
+    )
+
+
+def simulated(settings: Settings, steps: int, replicates: int = 300) -> nk.Solution:
+    return nk.simulate_optimizer(
+        nk.Quadratic(torch.linspace(0.5, 1.5, D, device=settings.device)),
+        lambda p: torch.optim.AdamW(p, lr=0.01),
+        torch.ones(D, device=settings.device),
+        steps=steps,
+        replicates=replicates,
+        noise=nk.GaussianNoise(scale=0.1),
+        save_every=steps,
+        seed=settings.seed,
+    )
+
+
+def recorded(settings: Settings, steps: int) -> nk.GradientRecord:
+    """Train a small GPT in bf16 and record every step."""
+    shape, run = GPT_SIZES["smoke"]
+    data = shakespeare(context=shape.context, n_samples=run.batch_size)
+    x, y = data.inputs.to(settings.device), data.targets.to(settings.device)
+    model = seeded(settings.seed, lambda: gpt(shape, data.n_classes)).to(settings.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    recorder = nk.GradientNoiseRecorder(model, next_token_loss, optimizer, schedule=nk.every(1))
+    with recorder:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            with torch.autocast(settings.device.type, dtype=torch.bfloat16):
+                outputs = model(x)
+            next_token_loss(outputs.float(), y).backward()
+            optimizer.step()
+    return recorder.result()
+
+
+def same_numbers_again(settings: Settings) -> dict[str, Any]:
+    """Two runs of one seed agree bit for bit."""
+    pairs = {
+        name: (lambda sde=sde: integrated(settings, sde, 20).state["x"])
+        for name, sde in equations(settings).items()
+    }
+    pairs["real AdamW"] = lambda: simulated(settings, 20).state["x"]
+    gaps = {name: float((run() - run()).abs().max()) for name, run in pairs.items()}
+    return {"holds": all(gap == 0 for gap in gaps.values()), "largest_gap": gaps}
+
+
+def same_numbers_of_fewer(settings: Settings) -> dict[str, Any]:
+    """The first replicates of many are those of few."""
+    gaps = {}
+    for name, sde in equations(settings).items():
+        many, few = (integrated(settings, sde, 20, n).state["x"][:7] for n in (300, 7))
+        gaps[name] = float((many - few).abs().max() / few.abs().max())
+    many, few = (simulated(settings, 20, n).state["x"][:7] for n in (300, 7))
+    gaps["real AdamW"] = float((many - few).abs().max() / few.abs().max())
+    return {"holds": all(gap <= 1e-6 for gap in gaps.values()), "relative_gap": gaps}
+
+
+def statistics_in_float32(settings: Settings) -> dict[str, Any]:
+    """Records of bf16 training hold float32, finite, and the same again."""
+    first, second = recorded(settings, 3), recorded(settings, 3)
+    assert first.gram is not None
+    assert second.gram is not None
+    kinds = sorted({str(t.dtype) for t in (first.squared_norm, first.trace, first.gram)})
+    gap = float((first.gram - second.gram).abs().max() / first.gram.abs().max())
+    finite = bool(first.gram.isfinite().all() and first.trace.isfinite().all())
+    return {"holds": kinds == ["torch.float32"] and finite and gap <= 1e-2, "kinds": kinds, "gap": gap}
+
+
+def no_waiting_in_loops(settings: Settings) -> dict[str, Any]:
+    """As many waits for the device in 4 steps as in 24: none belongs to a step."""
+    loops: dict[str, Callable[[int], Any]] = {
+        name: (lambda steps, sde=sde: integrated(settings, sde, steps))
+        for name, sde in equations(settings).items()
+    }
+    loops["real AdamW"] = lambda steps: simulated(settings, steps)
+    loops["recorder"] = lambda steps: recorded(settings, steps)
+    counts = {name: [waits(settings, run, steps) for steps in (4, 24)] for name, run in loops.items()}
+    return {"holds": all(few == many for few, many in counts.values()), "waits_in_4_and_24": counts}
+
+
+def waits(settings: Settings, run: Callable[[int], Any], steps: int) -> int:
+    """Return how often ``run(steps)`` waited for the device."""
+    run(steps)  # what is examined or compiled once, is not counted
+    if not settings.on_gpu:
+        return 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            run(steps)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(each.message) for each in caught)
+
+
+CHECKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
+    "the same numbers again": same_numbers_again,
+    "the same numbers of fewer replicates": same_numbers_of_fewer,
+    "float32 statistics of bf16 training": statistics_in_float32,
+    "no waiting in loops": no_waiting_in_loops,
+}
