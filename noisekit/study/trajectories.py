@@ -16,7 +16,7 @@ from noisekit.optimizers import simulate_optimizer
 from noisekit.problems import Problem, SampledProblem
 from noisekit.sde import Solution, integrate
 from noisekit.study.config import StudyConfig
-from noisekit.study.equations import build_optimizer, build_sde, study_noise
+from noisekit.study.equations import build_optimizer, build_sde, config_settings, study_noise
 from noisekit.study.parallel import Counter, run_tasks, workers_for
 from noisekit.study.progress import bar
 from noisekit.study.seeds import stage_seed
@@ -64,7 +64,7 @@ def compare_optimizers(
         Ensembles(
             found[name, "coarse"],
             found[name, "real"],
-            compare(found[name, "coarse"], found[name, "real"], refined=found[name, "fine"]),
+            compare(found[name, "coarse"], found[name, "real"], refined=found[name, "fine"], paired=True),
         )
         for name in config.optimizers
     ]
@@ -131,7 +131,7 @@ def _simulate(
     sampled = isinstance(problem, SampledProblem)
     solution = simulate_optimizer(
         problem,
-        build_optimizer(name, config),
+        build_optimizer(name, config.learning_rate(name), **config_settings(name, config)),
         x0,
         replicates=config.replicates,
         noise=None if sampled else study_noise(name, problem, config),
@@ -148,7 +148,13 @@ def _predict(
     """Return SDE paths from ``start`` on."""
     own = _own(problem)
     solution = integrate(
-        build_sde(name, own, study_noise(name, own, config), config),
+        build_sde(
+            name,
+            own.gradient,
+            study_noise(name, own, config),
+            config.learning_rate(name),
+            **config_settings(name, config),
+        ),
         start["x"],
         steps=config.steps,
         substeps=substeps,

@@ -23,6 +23,8 @@ def compare(
     observables: Sequence[str] | Mapping[str, Observable] | None = None,
     refined: Solution | None = None,
     tolerance: float = 0.05,
+    spread: float = 1.3,
+    paired: bool = False,
 ) -> Comparison:
     """Set ``prediction`` (an SDE) beside ``reference`` (real runs) at the steps that both saved.
 
@@ -33,6 +35,8 @@ def compare(
     Verdict: "held" if the mean relative gap is at most ``tolerance``, or cannot be told from zero with an
     error below it; "unclear" if the error is above ``tolerance`` and the gap is not resolved; else "missed".
     It judges the mean over time; where a single instant is further off than ``tolerance``, the text says so.
+    Also "missed" if the standard deviation is wrong by more than a factor ``spread``, mean over time, and two
+    errors beyond that: without noise at all the mean loss can be right.
 
     Args:
         prediction: SDE paths, observables (replicate, time).
@@ -41,6 +45,9 @@ def compare(
             None takes every common name.
         refined: the prediction at half its step size.
         tolerance: largest mean relative gap that still counts as agreement.
+        spread: largest factor between the standard deviations that still counts as agreement.
+        paired: whether replicate i of both sides started from one state and was independent afterwards; the
+            error is then that of the mean difference, which is smaller.
 
     Returns:
         A :class:`Comparison`; its arrays are numpy float64 (time,).
@@ -53,8 +60,11 @@ def compare(
     for label, solution in (("prediction", prediction), ("reference", reference)):
         if not isinstance(solution, Solution):
             raise InputError(f"The {label} is a {type(solution).__name__}; a Solution is needed.")
+    if not isinstance(spread, int | float) or not spread > 1:
+        raise InputError(f"spread = {spread}: a factor above 1 is needed, such as 1.3.")
     steps = common_steps(prediction, reference, refined)
-    predicted, observed = (curves(s, observables, steps) for s in (prediction, reference))
+    keep = _finite_pairs(prediction, reference) if paired else None
+    predicted, observed = (curves(s, observables, steps, keep) for s in (prediction, reference))
     finer = curves(refined, observables, steps) if refined is not None else None
     names = _names(predicted, observed, observables)
     if finer is not None and (missing := [name for name in names if name not in finer]):
@@ -73,6 +83,8 @@ def compare(
                 observed[name],
                 finer[name] if finer is not None else None,
                 tolerance=tolerance,
+                spread=spread,
+                paired=paired,
             )
             for name in names
         },
@@ -90,6 +102,8 @@ def compare_curves(
     refined: _Array | None = None,
     *,
     tolerance: float = 0.05,
+    spread: float = 1.3,
+    paired: bool = False,
 ) -> ObservableComparison:
     """Compare one observable given as (replicate, time) arrays of both ensembles; see :func:`compare`."""
     for values in (prediction, reference):
@@ -103,17 +117,28 @@ def compare_curves(
                 f"Observable {name!r} has {values.shape[0]} usable replicate(s); at least 2 are needed to "
                 "know an error. Run more replicates, or find out why they diverged."
             )
+    if paired and len(prediction) != len(reference):
+        raise InputError(
+            f"{name!r} has {len(prediction)} predicted and {len(reference)} reference replicates; "
+            "paired=True needs replicate i of both to start from one state."
+        )
     mean_p, std_p, kurtosis_p = _moments(prediction)
     mean_r, std_r, kurtosis_r = _moments(reference)
     n_p, n_r = prediction.shape[0], reference.shape[0]
     gap = mean_p - mean_r
     error = np.sqrt(std_p**2 / n_p + std_r**2 / n_r)
+    if paired:
+        with np.errstate(invalid="ignore"):  # ∞ − ∞
+            error = (prediction - reference).std(axis=0, ddof=1) / np.sqrt(n_p)
     finer = np.full_like(gap, np.nan) if refined is None else mean_p - refined.mean(axis=0)
     size = np.abs(mean_r)
     ratio = _divide(std_p, std_r)
     # Var log s ≈ (κ − 1)/(4n): the fourth moment decides how well a standard deviation is known.
     log_error = np.sqrt((kurtosis_p - 1) / (4 * n_p) + (kurtosis_r - 1) / (4 * n_r))
-    verdict, text = _judge(name, gap, error, finer, mean_r, ratio, ratio * log_error, tolerance)
+    verdict, text = _judge(name, gap, error, finer, mean_r, tolerance)
+    wrong, sentence = _judge_spread(ratio, ratio * log_error, spread)
+    if wrong and verdict == "held":
+        verdict, text = "missed", f"The mean held and the spread did not. {text}"
     return ObservableComparison(
         name=name,
         prediction_mean=mean_p,
@@ -131,7 +156,7 @@ def compare_curves(
         prediction_kurtosis=kurtosis_p,
         reference_kurtosis=kurtosis_r,
         verdict=verdict,
-        verdict_text=text,
+        verdict_text=text + sentence,
     )
 
 
@@ -141,8 +166,6 @@ def _judge(
     error: _Array,
     finer: _Array,
     reference: _Array,
-    ratio: _Array,
-    ratio_error: _Array,
     tolerance: float,
 ) -> tuple[Verdict, str]:
     bad = ~(np.isfinite(gap) & np.isfinite(error))
@@ -162,16 +185,16 @@ def _judge(
         if resolved and step > share / 2:
             figures += ", so much of the gap may be the step size"
     figures += ")"
-    spread = _worst_sentence(gap, error, reference, tolerance) + _spread_sentence(ratio, ratio_error)
+    worst = _worst_sentence(gap, error, reference, tolerance)
     if not resolved and noise > tolerance:
-        return "unclear", f"Cannot tell: {figures}; run more replicates.{spread}"
+        return "unclear", f"Cannot tell: {figures}; run more replicates.{worst}"
     if not resolved:
-        return "held", f"Held within the Monte-Carlo error: {figures}.{spread}"
+        return "held", f"Held within the Monte-Carlo error: {figures}.{worst}"
     if share <= tolerance:
-        return "held", f"Held within {100 * tolerance:g} %: {figures}.{spread}"
+        return "held", f"Held within {100 * tolerance:g} %: {figures}.{worst}"
     if share - 2 * noise <= tolerance:
-        return "unclear", f"On the edge of {100 * tolerance:g} %: {figures}; run more replicates.{spread}"
-    return "missed", f"Missed: {figures}.{spread}"
+        return "unclear", f"On the edge of {100 * tolerance:g} %: {figures}; run more replicates.{worst}"
+    return "missed", f"Missed: {figures}.{worst}"
 
 
 def _worst_sentence(gap: _Array, error: _Array, reference: _Array, tolerance: float) -> str:
@@ -193,15 +216,20 @@ def _worst_sentence(gap: _Array, error: _Array, reference: _Array, tolerance: fl
     )
 
 
-def _spread_sentence(ratio: _Array, error: _Array) -> str:
+def _judge_spread(ratio: _Array, error: _Array, most: float) -> tuple[bool, str]:
+    """Return whether the standard deviation is surely wrong by more than a factor ``most``, and a sentence.
+
+    Both are about the geometric mean over time, whose error is at most the mean error.
+    """
     known = np.isfinite(ratio) & np.isfinite(error) & (ratio > 0)
     if not known.any():
-        return ""
+        return False, ""
     mean, noise = float(np.exp(np.log(ratio[known]).mean())), float(error[known].mean())
     if abs(mean - 1) <= max(0.1, 2 * noise):
-        return ""
+        return False, ""
     word = "too small" if mean < 1 else "too large"
-    return f" Its standard deviation is {word}: {mean:.2f} ± {noise:.2f} of the reference's."
+    wrong = mean + 2 * noise < 1 / most or mean - 2 * noise > most
+    return wrong, f" Its standard deviation is {word}: {mean:.2f} ± {noise:.2f} of the reference's."
 
 
 def _moments(values: _Array) -> tuple[_Array, _Array, _Array]:
@@ -239,11 +267,27 @@ def common_steps(*solutions: Solution | None) -> NDArray[np.int64]:
     return common
 
 
+def _finite_pairs(prediction: Solution, reference: Solution) -> torch.Tensor:
+    """Return which replicates diverged on neither side, (replicate,)."""
+    if prediction.diverged.shape != reference.diverged.shape:
+        raise InputError(
+            f"There are {prediction.diverged.numel()} predicted paths and {reference.diverged.numel()} "
+            "reference runs; paired=True needs replicate i of both to start from one state."
+        )
+    return (prediction.diverged < 0).cpu() & (reference.diverged < 0).cpu()
+
+
 def curves(
-    solution: Solution, observables: Sequence[str] | Mapping[str, Observable] | None, steps: NDArray[np.int64]
+    solution: Solution,
+    observables: Sequence[str] | Mapping[str, Observable] | None,
+    steps: NDArray[np.int64],
+    keep: torch.Tensor | None = None,
 ) -> dict[str, _Array]:
-    """Return (replicate, time) values of the observables at ``steps``, without diverged replicates."""
-    keep = (solution.diverged < 0).cpu()
+    """Return (replicate, time) values of the observables at ``steps``.
+
+    Of the replicates ``keep``, or without it of those that did not diverge.
+    """
+    keep = (solution.diverged < 0).cpu() if keep is None else keep
     grid = solution.step.detach().cpu().numpy().astype(np.int64)
     index = torch.from_numpy(np.searchsorted(grid, steps))
     if isinstance(observables, Mapping):

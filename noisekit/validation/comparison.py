@@ -19,8 +19,9 @@ class ObservableComparison(Readable):
     """One observable of both ensembles over time; every array is (time,).
 
     ``gap`` = prediction mean − reference mean; ``standard_error`` its Monte-Carlo error,
-    √(s_p²/n_p + s_r²/n_r); ``gap_in_std`` the gap over the reference's own standard deviation;
-    ``std_ratio`` the prediction's standard deviation over the reference's, with ``std_ratio_error``;
+    √(s_p²/n_p + s_r²/n_r), or that of the mean difference of pairs; ``gap_in_std`` the gap over the
+    reference's own standard deviation; ``std_ratio`` the prediction's standard deviation over the
+    reference's, with ``std_ratio_error``;
     ``discretisation_error`` mean(dt) − mean(dt/2) of the prediction, NaN if no refined run was given.
     """
 

@@ -13,9 +13,9 @@ import noisekit as nk
 from noisekit.errors import InputError, NonFiniteError
 from noisekit.study import StudyConfig, load_study_problem
 from noisekit.study.equations import study_noise
+from noisekit.study.laws import laws
 from noisekit.study.noise import tail_of_blocks
 from noisekit.study.parallel import Counter, Stopped, run_tasks
-from noisekit.study.laws import laws
 from noisekit.study.presets import with_preset
 from noisekit.study.problem import first_samples
 from noisekit.study.progress import bar

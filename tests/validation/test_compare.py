@@ -1,5 +1,7 @@
 """Comparisons of ensembles whose gaps, errors and spreads are known because they were built."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -117,6 +119,30 @@ def test_wrong_spread_is_said_even_where_the_mean_is_right():
     result = compare(ensemble(1.0, 0.1, 400, 5), ensemble(1.0, 0.5, 400, 6))
     assert "standard deviation is too small: 0.2" in result.verdict_text
     assert result["loss"].mean_std_ratio == pytest.approx(0.2, abs=0.01)
+
+
+def test_a_wrong_spread_is_missed_although_the_mean_holds():
+    reference = ensemble(1.0, 0.1, 400, 6)
+    for std in (0.05, 0.2):
+        result = compare(ensemble(1.0, std, 400, 5), reference)
+        assert result.verdict == "missed"
+        assert "The mean held and the spread did not" in result.verdict_text
+    assert compare(ensemble(1.0, 0.05, 400, 5), reference, spread=3.0).verdict == "held"
+
+
+def test_pairs_from_one_start_have_the_error_of_their_difference():
+    start = ensemble(1.0, 0.3, 200, 7)
+    one, other = (ensemble(0.0, 0.02, 200, seed) for seed in (8, 9))
+    sides = [
+        dataclasses.replace(s, observables={"loss": start.observables["loss"] + s.observables["loss"]})
+        for s in (one, other)
+    ]
+    paired, apart = compare(*sides, paired=True)["loss"], compare(*sides)["loss"]
+    assert paired.mean_standard_error == pytest.approx(0.02 * np.sqrt(2 / 200), rel=0.1)
+    assert apart.mean_standard_error == pytest.approx(0.3 * np.sqrt(2 / 200), rel=0.15)
+    np.testing.assert_array_equal(paired.gap, apart.gap)
+    with pytest.raises(InputError, match="paired=True needs replicate i"):
+        compare(sides[0], ensemble(1.0, 0.1, 100, 3), paired=True)
 
 
 def test_discretisation_error_and_surrogate_are_reported():
