@@ -18,6 +18,7 @@ ROOMS = [
     "validation",
     "results",
     "study",
+    "truth",
     "plots",
     "report",
     "cli",

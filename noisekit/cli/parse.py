@@ -21,11 +21,13 @@ from noisekit.cli.predict import Predict
 from noisekit.cli.report import Report
 from noisekit.cli.run import Run
 from noisekit.cli.scale import Scale
+from noisekit.cli.study import Study
 from noisekit.cli.summary import Summary
 from noisekit.errors import InputError, unknown_name
 
 COMMANDS: dict[str, type[Command]] = {
     "run": Run,
+    "study": Study,
     "collect": Collect,
     "list": ListProblems,
     "summary": Summary,

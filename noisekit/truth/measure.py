@@ -1,0 +1,207 @@
+"""What a finished experiment says: every prediction against the truth, with the errors of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.stats import ks_2samp, wasserstein_distance
+
+from noisekit.results.labelled import dataset
+from noisekit.truth.arms import find_arm
+from noisekit.truth.cells import cells_of
+from noisekit.truth.experiment import TRUTH, Experiment
+from noisekit.validation import ObservableComparison, compare_curves
+
+_Array = NDArray[np.float64]
+
+OBSERVABLES = ("loss", "gradient_norm_squared", "squared_distance")
+SAME_EQUATION = ("consistent", "surrogate")
+"""Arms whose discretisation error the arm "fine" tells."""
+QUANTILES = (0.05, 0.5, 0.95)
+_OF_COMPARISON = {
+    "gap": "mean_relative_gap",
+    "gap_error": "mean_standard_error",
+    "gap_in_std": "mean_gap_in_std",
+    "std_ratio": "mean_std_ratio",
+}
+
+
+def measure(experiment: Experiment, folder: Path, device: str = "cpu") -> xr.Dataset:
+    """Return the comparison of every arm of a finished experiment with its truth, by the file schema.
+
+    Axes arm, observable, time. A prediction that does not exist has NaN and its reason in ``refusal``. The
+    start, which both sides share, is left out of every mean over time.
+    """
+    cells = {cell.arm: cell.open(folder) for cell in cells_of([experiment], device)}
+    truth = cells.pop(TRUTH)
+    finer = {arm: cells.get("fine") for arm in SAME_EQUATION}
+    rows = {arm: _row(data, truth, finer.get(arm)) for arm, data in cells.items()}
+    values: dict[str, Any] = {name: _stack(rows, name) for name in next(iter(rows.values()))}
+    alive = truth["diverged"].values < 0
+    values |= {
+        "reference_mean": _over(OBSERVABLES, lambda o: truth[o].values[alive].mean(0)),
+        "reference_std": _over(OBSERVABLES, lambda o: truth[o].values[alive].std(0, ddof=1)),
+        "reference_quantile": np.quantile(truth["loss"].values[alive], QUANTILES, axis=0),
+    }
+    coordinates = {
+        "arm": np.array(list(rows)),
+        "observable": np.array(OBSERVABLES),
+        "time": truth["time"].values,
+        "step": truth["step"].values,
+        "quantile": np.array(QUANTILES),
+    }
+    reasons = [str(data.attrs.get("refused", "")) for data in cells.values()]
+    meanings = [find_arm(arm).meaning for arm in rows]
+    kinds = [find_arm(arm).kind for arm in rows]
+    text = {"refusal": np.array(reasons), "meaning": np.array(meanings), "arm_kind": np.array(kinds)}
+    return dataset(
+        f"/truth/{experiment.name}", coordinates | values | text, attributes(experiment, truth, device)
+    )
+
+
+def attributes(experiment: Experiment, truth: xr.Dataset, device: str) -> dict[str, Any]:
+    """Return what repeats an experiment, for its group in the file."""
+    return {
+        "problem": experiment.problem,
+        "optimizer": experiment.optimizer,
+        "noise": f"Student-t, ν = {experiment.df:g}" if experiment.noise == "student_t" else experiment.noise,
+        "noise_scale": 0.0 if experiment.noise == "minibatch" else experiment.scale,
+        "learning_rate": experiment.learning_rate,
+        "batch_size": experiment.batch_size if experiment.noise == "minibatch" else "",
+        "n_samples": experiment.n_samples or "all",
+        "n_coordinates": truth.sizes["coordinate"],
+        "replicates": experiment.replicates,
+        "steps": experiment.steps,
+        "warmup": experiment.warmup,
+        "pretraining": experiment.pretraining,
+        "substeps": experiment.substeps,
+        "settings_json": dict(experiment.settings),
+        "options_json": dict(experiment.options),
+        "seed": experiment.seed,
+        "device": device,
+        "n_diverged": int((truth["diverged"] >= 0).sum()),
+        "cpu_seconds": truth.attrs["cpu_seconds"],
+    }
+
+
+def _row(data: xr.Dataset, truth: xr.Dataset, fine: xr.Dataset | None) -> dict[str, Any]:
+    """Return every figure of one arm, as NaN of the right shape where it does not exist."""
+    found: dict[str, Any] = _nothing(truth)
+    if "refused" in data.attrs:
+        return found
+    alive = (data["diverged"].values < 0) & (truth["diverged"].values < 0)
+    found["n_diverged"] = int((data["diverged"].values >= 0).sum())
+    if alive.sum() < 2:
+        return found
+    predicted, real = ({o: d[o].values[alive] for o in OBSERVABLES} for d in (data, truth))
+    refined = None
+    if fine is not None:
+        refined = {o: fine[o].values[fine["diverged"].values < 0] for o in OBSERVABLES}
+    comparisons = [_compared(o, predicted[o], real[o], refined) for o in OBSERVABLES]
+    found |= {name: _each(comparisons, attribute) for name, attribute in _OF_COMPARISON.items()}
+    found["discretisation_error"] = _each(comparisons, "mean_discretisation_error")
+    found["std_ratio_error"] = np.array([_spread_error(c) for c in comparisons])
+    found["prediction_mean"] = _over(OBSERVABLES, lambda o: predicted[o].mean(0))
+    found["prediction_std"] = _over(OBSERVABLES, lambda o: predicted[o].std(0, ddof=1))
+    found["prediction_quantile"] = np.quantile(predicted["loss"], QUANTILES, axis=0)
+    found["cpu_seconds"] = data.attrs["cpu_seconds"]
+    return found | _laws(predicted["loss"], real["loss"]) | _parameters(data, truth)
+
+
+def _compared(
+    name: str, predicted: _Array, real: _Array, refined: Mapping[str, _Array] | None
+) -> ObservableComparison:
+    finer = None if refined is None else refined[name][:, 1:].astype(np.float64)
+    sides = (values[:, 1:].astype(np.float64) for values in (predicted, real))
+    return compare_curves(name, *sides, finer, paired=True)
+
+
+def _laws(predicted: _Array, real: _Array) -> dict[str, float]:
+    """Return how far the laws of the last loss and of the time to reach a level are apart.
+
+    Each distance has beside it what two samples of one law would show: the mean over random exchanges.
+    """
+    unit = real[:, -1].std()
+    rng = np.random.default_rng(0)
+    distance = wasserstein_distance(predicted[:, -1], real[:, -1]) / unit
+    pooled = np.concatenate([predicted[:, -1], real[:, -1]])
+    null = []
+    for _ in range(20):
+        rng.shuffle(pooled)
+        null.append(wasserstein_distance(pooled[: len(predicted)], pooled[len(predicted) :]) / unit)
+    level = real.mean(0)[real.shape[1] // 2]
+    times = [_first_at(values, level) for values in (predicted, real)]
+    test = ks_2samp(*times, method="asymp")
+    return {
+        "wasserstein": float(distance),
+        "wasserstein_null": float(np.mean(null)),
+        "hitting_distance": float(test.statistic),
+        "hitting_p_value": float(test.pvalue),
+        "hitting_level": float(level),
+    }
+
+
+def _first_at(values: _Array, level: float) -> _Array:
+    """Return the number of the first instant with the loss at most ``level``, past the end if never."""
+    below = values <= level
+    return np.where(below.any(axis=1), below.argmax(axis=1), values.shape[1])
+
+
+def _parameters(data: xr.Dataset, truth: xr.Dataset) -> dict[str, float]:
+    """Return how the law of the parameters differs: mean, total variance, covariance where it was kept."""
+    variance = truth["x_variance"].values[-1]
+    shift = np.linalg.norm(data["x_mean"].values[-1] - truth["x_mean"].values[-1])
+    found = {
+        "parameter_mean_distance": float(shift / np.sqrt(variance)),
+        "parameter_variance_ratio": float(data["x_variance"].values[-1] / variance),
+        "covariance_distance": np.nan,
+        "covariance_null": np.nan,
+    }
+    if "final_x" in data and "final_x" in truth:
+        real = truth["final_x"].values.astype(np.float64)
+        whole = np.cov(real.T)
+        size = np.linalg.norm(whole)
+        other = np.cov(data["final_x"].values.astype(np.float64).T)
+        found["covariance_distance"] = float(np.linalg.norm(other - whole) / size)
+        half = len(real) // 2
+        halves = np.cov(real[:half].T) - np.cov(real[half:].T)
+        # Two halves of n/2 differ by √2 times what two samples of n do.
+        found["covariance_null"] = float(np.linalg.norm(halves) / size / np.sqrt(2))
+    return found
+
+
+def _nothing(truth: xr.Dataset) -> dict[str, Any]:
+    n, instants = len(OBSERVABLES), truth.sizes["time"]
+    of_observables = (*_OF_COMPARISON, "discretisation_error", "std_ratio_error")
+    scalars = ("wasserstein", "wasserstein_null", "hitting_distance", "hitting_p_value", "hitting_level")
+    of_x = ("parameter_mean_distance", "parameter_variance_ratio", "covariance_distance", "covariance_null")
+    return {
+        **{name: np.full(n, np.nan) for name in of_observables},
+        **dict.fromkeys((*scalars, *of_x, "cpu_seconds"), np.nan),
+        "prediction_mean": np.full((n, instants), np.nan),
+        "prediction_std": np.full((n, instants), np.nan),
+        "prediction_quantile": np.full((len(QUANTILES), instants), np.nan),
+        "n_diverged": 0,
+    }
+
+
+def _spread_error(comparison: ObservableComparison) -> float:
+    error = comparison.std_ratio_error
+    return float(np.nanmean(error)) if np.isfinite(error).any() else float("nan")
+
+
+def _each(comparisons: list[ObservableComparison], attribute: str) -> _Array:
+    return np.array([getattr(c, attribute) for c in comparisons])
+
+
+def _over(names: tuple[str, ...], value: Callable[[str], Any]) -> _Array:
+    return np.stack([value(name) for name in names]).astype(np.float64)
+
+
+def _stack(rows: Mapping[str, Mapping[str, Any]], name: str) -> NDArray[Any]:
+    return np.stack([np.asarray(row[name]) for row in rows.values()])

@@ -1,0 +1,73 @@
+"""Controls change exactly what their name says, and nothing else."""
+
+import pytest
+import torch
+
+from noisekit.noise import GaussianNoise, MinibatchNoise
+from noisekit.problems import load_problem
+from noisekit.truth.arms import ARMS, find_arm
+from noisekit.truth.controls import IndependentSigns, IsotropicNoise, ScaledNoise, no_noise, with_gaussian_law
+
+X = torch.zeros(4000, 3)
+FACTOR = torch.tensor([[1.0, 0.0], [0.8, 0.3], [0.0, 0.5]])
+
+
+@pytest.fixture
+def noise():
+    return GaussianNoise(factor=FACTOR)
+
+
+@pytest.fixture
+def data():
+    problem = load_problem("linear-regression", dimension=3, n_samples=40)
+    return MinibatchNoise(problem, 4, law="empirical")
+
+
+def test_double_covariance(noise):
+    wrong = ScaledNoise(noise, 2.0)
+    torch.testing.assert_close(wrong.covariance(X[:1])[0], 2 * FACTOR @ FACTOR.T)
+    torch.testing.assert_close(wrong.variance(X[:1])[0], (2 * FACTOR @ FACTOR.T).diagonal())
+    gradient = torch.tensor([[0.3, -1.0, 2.0]])
+    expected = torch.erf(gradient / (2 * (2 * FACTOR @ FACTOR.T).diagonal()).sqrt())
+    torch.testing.assert_close(wrong.expected_sign(X[:1], gradient), expected)
+
+
+def test_scaled_samples_are_scaled_samples_of_the_data(data):
+    drawn = [n.sample(X[:5], torch.Generator().manual_seed(1)) for n in (data, ScaledNoise(data, 4.0))]
+    torch.testing.assert_close(2 * drawn[0], drawn[1])
+
+
+def test_isotropic_noise_keeps_the_trace_only(noise):
+    wrong = IsotropicNoise(noise)
+    covariance = wrong.covariance(X[:1])[0]
+    right = FACTOR @ FACTOR.T
+    torch.testing.assert_close(covariance.trace(), right.trace())
+    torch.testing.assert_close(covariance, torch.eye(3) * right.trace() / 3)
+
+
+def test_independent_signs_keep_variances_only(noise):
+    wrong = IndependentSigns(noise)
+    assert wrong.independent
+    assert not noise.independent
+    drawn = wrong.sample(X, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn.T.cov().diagonal(), (FACTOR @ FACTOR.T).diagonal(), rtol=0.1, atol=0)
+    assert drawn.T.corrcoef()[0, 1].abs() < 0.06
+    gradient = torch.tensor([[0.3, -1.0, 2.0]])
+    assert torch.equal(wrong.expected_sign(X[:1], gradient), noise.expected_sign(X[:1], gradient))
+
+
+def test_no_noise_has_none(noise):
+    assert float(no_noise(noise).variance(X[:1]).max()) == 0
+
+
+def test_gaussian_law_keeps_the_covariance(data):
+    other = with_gaussian_law(data)
+    assert (other.law, data.law) == ("gaussian", "empirical")
+    torch.testing.assert_close(other.variance(X[:1]), data.variance(X[:1]))
+
+
+def test_arms_are_found_by_name():
+    assert all(find_arm(name).name == name for name in ARMS)
+    assert (ARMS["surrogate"].substeps(8), ARMS["fine"].substeps(8)) == (1, 16)
+    with pytest.raises(ValueError, match="Did you mean 'isotropic'"):
+        find_arm("isotropc")
