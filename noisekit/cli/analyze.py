@@ -27,6 +27,7 @@ class Analyze(Command):
     """Replace a file that exists."""
 
     def run(self) -> int:
+        from noisekit.results.analyze_tree import analyze_tree
         from noisekit.results.io import check_output, open_tree, save_tree
         from noisekit.results.summary import summary
         from noisekit.results.validate import require_group
@@ -37,9 +38,8 @@ class Analyze(Command):
             require_group(opened, "/gradient_noise")
             tree = opened
             if "noise_model" not in opened.children and "tail_index" not in opened.children:
-                from noisekit.study.stored_record import with_fits
-
-                tree = with_fits(opened, progress=True)
+                log("Fitting the noise …")
+                tree = analyze_tree(opened)
             table = summary(tree)
             if self.output is not None:
                 save_tree(tree, self.output, overwrite=self.overwrite)

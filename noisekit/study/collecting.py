@@ -12,6 +12,7 @@ from noisekit.noise import record_noise_scale
 from noisekit.problems import ModelProblem, Problem
 from noisekit.results import provenance, to_datatree
 from noisekit.study.collect_config import CollectConfig
+from noisekit.study.deviations import keep_deviations
 from noisekit.study.equations import build_optimizer
 from noisekit.study.parallel import torch_threads, usable_cores
 from noisekit.study.problem import first_samples
@@ -101,4 +102,4 @@ def _collect(problem: ModelProblem, config: CollectConfig, command: str, progres
         if isinstance(part, ModelProblem)
         else "",
     }
-    return tree
+    return keep_deviations(tree, trained.record)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
-from noisekit.gradients import GradientRecord
 from noisekit.noise import NoiseFit, RecordNoiseScale, fit_noise, record_noise_scale, tail_index
 from noisekit.study.progress import bar
 from noisekit.study.training import TrainingRun
@@ -44,24 +43,6 @@ def analyze_noise(trained: TrainingRun, *, batch_size: int, progress: bool = Fal
     scale = record_noise_scale(record)
     if record.coordinate_values is None or record.batch_size < SAMPLES_NEEDED:
         return NoiseFindings(None, None, scale)
-    fits, tail = fit_record(record, progress=progress)
-    return NoiseFindings(fits, tail, scale, minibatch_noise(trained.final_gradients, batch_size))
-
-
-def fit_record(
-    record: GradientRecord, *, progress: bool = False
-) -> tuple[dict[int, NoiseFit], dict[str, Any]]:
-    """Return the fits of a few recorded steps, and their tail indices by the names of the file schema.
-
-    Raises:
-        InputError: if the record kept no coordinates, or fewer than 20 samples a step.
-    """
-    if record.coordinate_values is None or record.batch_size < SAMPLES_NEEDED:
-        raise InputError(
-            f"The record has {record.batch_size} samples a step and "
-            f"{'no' if record.coordinate_values is None else 'some'} coordinates; laws are fitted to 20 "
-            "samples or more of some coordinates."
-        )
     rows = sorted({int(r) for r in np.linspace(0, len(record.step) - 1, FIT_STEPS).round()})
     fits: dict[int, NoiseFit] = {}
     tails: list[dict[str, Any]] = []
@@ -75,7 +56,7 @@ def fit_record(
     tail = {name: np.stack([t[name] for t in tails]) for name in ("alpha", "alpha_interval", "k")}
     tail |= {"step": np.array(list(fits)), "block": np.array(record.block)}
     tail |= {"estimator": np.array(get_args(TailEstimator))}
-    return fits, tail
+    return NoiseFindings(fits, tail, scale, minibatch_noise(trained.final_gradients, batch_size))
 
 
 def minibatch_noise(gradients: Tensor | None, batch_size: int) -> tuple[Tensor, NoiseFit] | None:

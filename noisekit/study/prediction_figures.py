@@ -48,6 +48,8 @@ def figures_of(setting: Setting, curvature: Curvature | None) -> tuple[Figure, .
     if math.isfinite(floor):
         low, high = interval(floor, error)
         note = "excess loss that the noise alone keeps up, to first order"
+        if setting.hyper.optimizer == "signsgd":
+            note += ", if the noise is symmetric"
         rows.append(Figure("noise floor", floor, low, high, "loss", batch, note))
         if noise.loss > 0:
             share, least, most = floor / noise.loss, low / noise.loss, high / noise.loss

@@ -9,6 +9,7 @@ import torch
 from noisekit.problems import ModelProblem, Problem, SampledProblem
 from noisekit.results import provenance, to_datatree
 from noisekit.study.config import StudyConfig
+from noisekit.study.deviations import keep_deviations
 from noisekit.study.laws import laws
 from noisekit.study.noise import NoiseFindings, analyze_noise
 from noisekit.study.parallel import torch_threads, usable_cores, workers_for
@@ -64,7 +65,7 @@ def _study(problem: Problem, config: StudyConfig, command: str, progress: bool) 
     curvature = sharpness(part, x, seed=config.seed)
     record = trained.record if trained else None
     scale = found.scale if found else None
-    return to_datatree(
+    tree = to_datatree(
         record=record,
         noise_scale=scale,
         mean_gradient_error=trained.mean_gradient_error if trained else None,
@@ -85,6 +86,7 @@ def _study(problem: Problem, config: StudyConfig, command: str, progress: bool) 
             **_facts(problem, part, config),
         ),
     )
+    return keep_deviations(tree, record)
 
 
 def _facts(problem: Problem, part: Problem, config: StudyConfig) -> dict[str, Any]:

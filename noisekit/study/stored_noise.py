@@ -18,6 +18,8 @@ from noisekit.noise.noise_scale import noise_scale_over_steps
 if TYPE_CHECKING:
     import xarray as xr
 
+DEVIATION = "deviation_sum"
+"""Name in a file of Σσ over the coordinates of a block, of one sample's gradient."""
 Array = NDArray[np.float64]
 _MOST_STEPS = 8
 _SCALE_STEPS = 16
@@ -36,6 +38,8 @@ class StoredNoise:
     """(block,)"""
     trace: Array
     """tr Σ₁, (step, block)."""
+    deviation: Array | None
+    """Σσ over the coordinates of a block, (step, block)."""
     trace_over_time: Array
     """Of all recorded steps and all blocks together."""
     noise: Array | None
@@ -56,14 +60,15 @@ class StoredNoise:
     def total(self, weight: Callable[[Array], Array], batch_size: int) -> tuple[float, float]:
         """Return Σ_i weight(σ_i²) over all parameters, σ_i² the variance in a minibatch, and its error.
 
-        Each block is scaled from its recorded coordinates by its known trace: n r·mean(weight)/rms(σ), with
-        r² the block's mean variance. The error has two parts: which coordinates were recorded, and which
-        samples. NaN for both if the file keeps no coordinates.
+        ``weight`` is close to proportional to σ. Each block is n·mean(weight) over its recorded coordinates;
+        where the file has Σσ of the block, Σσ·mean(weight)/mean(σ), which leaves next to no error of the
+        choice of coordinates. The other part of the error is that of the samples. NaN for both if the file
+        keeps no coordinates.
         """
         if self.noise is None:
             return math.nan, math.nan
         variance = self.noise.var(axis=1, ddof=1) / batch_size
-        rows = [self._scaled(weight(v), v, t / batch_size) for v, t in zip(variance, self.trace, strict=True)]
+        rows = [self._total(weight(v), np.sqrt(v), k, batch_size) for k, v in enumerate(variance)]
         value = np.array([row[0] for row in rows])
         choice = float(np.mean([row[1] for row in rows]))
         jackknife = self._jackknife(lambda v: self._plain(weight(v / batch_size)))
@@ -122,22 +127,28 @@ class StoredNoise:
         means = self.noise[:, : n * batch_size].reshape(len(self.noise), n, batch_size, -1).mean(axis=2)
         return means.reshape(-1, means.shape[-1])
 
-    def _scaled(self, weights: Array, variance: Array, trace: Array) -> tuple[float, float]:
-        """Return the sum over all parameters and the error of having recorded some of them."""
+    def _total(self, weights: Array, deviation: Array, row: int, batch_size: int) -> tuple[float, float]:
+        """Return the sum over all parameters at one step and the error of having recorded some of them."""
         total, error, shapes = 0.0, 0.0, []
         unseen: list[float] = []
+        trace = self.trace[row] / batch_size
+        known = None if self.deviation is None else self.deviation[row] / math.sqrt(batch_size)
         for b, n in enumerate(self.block_size):
             mine = self.block_of == b
-            size = float(np.sqrt(n * max(trace[b], 0)))  # n r
-            m, rms = int(mine.sum()), float(np.sqrt(variance[mine].mean())) if mine.any() else 0.0
-            if m < 2 or rms == 0:
+            m, size = int(mine.sum()), math.sqrt(n * max(trace[b], 0))  # n times the root mean square of σ
+            if m < 2 or not deviation[mine].any():
                 unseen.append(size)
                 continue
-            mean = float(weights[mine].mean())
-            total += size * mean / rms
-            shapes.append(mean / rms)
-            residual = weights[mine] - mean * variance[mine] / (2 * rms**2)
-            error += (size / rms) ** 2 * float(residual.var(ddof=1)) / m * max(1 - m / n, 0)
+            mean, residual, factor = float(weights[mine].mean()), weights[mine], float(n)
+            if known is not None and known[b] > 0:
+                share = mean / float(deviation[mine].mean())
+                residual, factor = (
+                    residual - share * deviation[mine],
+                    float(known[b] / deviation[mine].mean()),
+                )
+            total += factor * mean
+            shapes.append(n * mean / size)
+            error += factor**2 * float(residual.var(ddof=1)) / m * max(1 - m / n, 0)
         typical = float(np.mean(shapes)) if shapes else 1.0
         spread = float(np.std(shapes)) if len(shapes) > 1 else 0.5 * typical
         total += typical * sum(unseen)
@@ -192,6 +203,7 @@ def stored_noise(tree: xr.DataTree) -> StoredNoise | None:
         batch_size=batch,
         block_size=np.asarray(sizes, dtype=float),
         trace=trace[read],
+        deviation=_deviation(data, read),
         trace_over_time=trace.sum(axis=1),
         noise=noise,
         block_of=block_of,
@@ -199,6 +211,12 @@ def stored_noise(tree: xr.DataTree) -> StoredNoise | None:
         loss=_last(tree, "training", "loss"),
         coverage=float(data.attrs.get("coverage", math.nan)),
     )
+
+
+def _deviation(data: xr.Dataset, read: slice) -> Array | None:
+    if DEVIATION not in data or set(data[DEVIATION].dims) != {"step", "block"}:
+        return None
+    return np.asarray(data[DEVIATION].transpose("step", "block").values[read], dtype=float)
 
 
 def _samples(tree: xr.DataTree, block: list[str], read: slice) -> tuple[Array | None, NDArray[np.int64]]:
