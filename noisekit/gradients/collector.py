@@ -23,17 +23,19 @@ class Sums:
 
     n_samples: int
     total: dict[str, Tensor]
-    """Σ_i g_i by parameter."""
+    """Σ_i g_i / ``scale`` by parameter."""
     second: dict[str, Tensor]
-    """Σ_i g_i² by parameter."""
+    """Σ_i (g_i / ``scale``)² by parameter."""
     squared_norms: Tensor
     gram: Tensor | None
     values: Tensor | None
     sketch: Tensor | None
+    scale: float = 1.0
+    """Multiplied in where means and variances are taken, which saves a way through all parameters."""
 
     def means(self) -> dict[str, Tensor]:
         """Return (1/n) Σ g_i by parameter."""
-        return _scaled(self.total, list(self.total), 1 / self.n_samples)
+        return _scaled(self.total, list(self.total), self.scale / self.n_samples)
 
     def variances(self) -> dict[str, Tensor]:
         """Return the unbiased variance of one sample's gradient by parameter."""
@@ -41,7 +43,8 @@ class Sums:
         names = list(self.second)
         totals = [self.total[name] for name in names]
         found = list(torch._foreach_addcmul([self.second[name] for name in names], totals, totals, -1 / n))
-        torch._foreach_div_(found, n - 1)
+        if not math.isclose(self.scale**2, n - 1, rel_tol=1e-14):
+            torch._foreach_mul_(found, self.scale**2 / (n - 1))
         torch._foreach_clamp_min_(found, 0)
         return dict(zip(names, found, strict=True))
 
@@ -170,15 +173,22 @@ class Collector:
         ends = accumulate(sizes.values())
         return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
 
-    def sums(self, scale: float | Tensor, names: Sequence[str]) -> Sums:
-        """Return the sums for ``names`` in that order, contributions multiplied by ``scale``."""
+    def sums(self, scale: float | Tensor, names: Sequence[str], *, later: bool = False) -> Sums:
+        """Return the sums for ``names`` in that order, contributions multiplied by ``scale``.
+
+        ``later`` leaves the scale of the sums over the samples to whoever takes means and variances.
+        """
         self._measure_small()
         self._workspace = Workspace()
         assert self._norms is not None
-        square, unscaled = scale * scale, isinstance(scale, float) and scale == 1
+        square = scale * scale
+        left = float(scale) if later else 1.0
+        of_sums, of_squares = (1.0, 1.0) if later else (scale, square)
         columns = self.selection.columns
         values = [
-            self._values.get(name, self._norms.new_zeros(self.n_samples, part.stop - part.start))
+            self._values[name]
+            if name in self._values
+            else self._norms.new_zeros(self.n_samples, part.stop - part.start)
             for name, part in columns.items()
         ]
         sketch = self._sketch
@@ -186,12 +196,13 @@ class Collector:
             sketch = _plus(torch.fft.irfft(self._spectrum, n=self.selection.sketch), sketch)
         return Sums(
             self.n_samples,
-            self._complete(_scaled(self._total, names, scale), names),
-            self._complete(_scaled(self._second, names, square), names),
-            self._norms if unscaled else self._norms * square,
-            self._gram if self._gram is None or unscaled else self._gram * square,
+            self._complete(_scaled(self._total, names, of_sums), names),
+            self._complete(_scaled(self._second, names, of_squares), names),
+            self._norms * square,
+            None if self._gram is None else self._gram * square,
             torch.cat(values, 1).mul_(scale) if values else None,
             None if sketch is None else sketch * scale,
+            left,
         )
 
     def _complete(self, found: dict[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ def sums_of_batch(
         if not done.by_samples:
             collector.check_that_samples_add_up(half_precision=done.half_precision)
             done.trust()
-        return collector.sums(done.scale, names), done.loss
+        return collector.sums(done.scale, names, later=done.by_samples), done.loss
     done = run(keep if keep_uses else collector.add)
     sums = collector.sums(done.scale, names)
     scale = sums.squared_norms.new_tensor(done.scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from noisekit.errors import InputError, unknown_name
 from noisekit.gradients.batch import Batch, call_model, count_samples, trainable
 from noisekit.gradients.checks import Plan, plan_for
 from noisekit.gradients.contributions import Contribution, Explicit
+from noisekit.gradients.dense import MOST_OUTPUTS, linear_uses
 from noisekit.gradients.hooks import HookCapture, OnParameter, OnUses
 from noisekit.gradients.losses import Reduction, evaluate, find_reduction
 from noisekit.gradients.outputs import Outputs, cotangents, own_sum, refuse_hidden_terms
+from noisekit.gradients.probe import Trust
 from noisekit.gradients.random_state import random_state, set_random_state, untouched_random_state
 from noisekit.gradients.replay import ENGINES
 
@@ -50,7 +53,7 @@ class Pass:
         """Note that the samples add up to the gradient: for this loss the next passes are by samples."""
         if self.by_hooks:
             with suppress(TypeError):  # a callable without hash or weak references
-                self.plan.trusted.setdefault(self.loss_fn, True)
+                self.plan.trust.setdefault(self.loss_fn, Trust(by_samples=True))
 
 
 class MissedUseError(Exception):
@@ -120,6 +123,9 @@ def run_pass(
     n = count_samples(inputs)
     plan = plan or plan_for(model, inputs, tensors)
     given = None
+    trust = _trust(plan, loss_fn)
+    if by_samples and parameters and engine == "hooks" and n <= trust.samples_by_graph:
+        return _pass_by_graph(model, loss_fn, inputs, targets, plan, parameters, by_samples)
     covered = parameters or {n: p for n, p in trainable(model).items() if n not in plan.unused}
     standing: dict[str, Tensor] = dict(covered)
     names = list(standing)
@@ -131,7 +137,7 @@ def run_pass(
         on_parameter = _watched(on_parameter, hidden)
     hooked = plan.hooked if engine == "hooks" else ()
     rest = [name for name in names if name not in hooked]
-    if rest or not _trusted(plan, loss_fn):
+    if rest or not trust.by_samples:
         by_samples = None
     before = random_state(standing) if plan.stochastic and (rest or by_samples) else []
 
@@ -158,13 +164,16 @@ def run_pass(
         if by_samples and not roots:
             plan.doubt(loss_fn)
         if roots:
-            torch.autograd.grad(loss, roots, torch.full_like(loss, scale))
+            if plan.dense and tensors is None:
+                _learn_to_read_graph(plan, loss_fn, loss, standing, n)
+            seed, scale = _seed(loss, scale, n)
+            torch.autograd.grad(loss, roots, seed)
             if not capture.complete:
                 plan.doubt(loss_fn)
                 if before:
                     set_random_state(standing, before)
                 raise MissedUseError
-            names, scale = [], 1.0
+            names = []
             results: Sequence[Tensor | None] = ()
         else:
             capture.listen()
@@ -205,11 +214,66 @@ def run_pass(
     )
 
 
-def _trusted(plan: Plan, loss_fn: Any) -> bool:
+_NO_TRUST = Trust(by_samples=False)
+
+
+def _trust(plan: Plan, loss_fn: Any) -> Trust:
     try:
-        return plan.hooks_suffice and plan.trusted.get(loss_fn, False)
+        return plan.trust.get(loss_fn, _NO_TRUST)
     except TypeError:  # a callable without hash or weak references
-        return False
+        return _NO_TRUST
+
+
+def _learn_to_read_graph(
+    plan: Plan, loss_fn: Any, loss: Tensor, parameters: Mapping[str, Tensor], n: int
+) -> None:
+    """Note it where the graph of ``loss`` shows all that the hooks do, in a small network."""
+    uses = linear_uses(loss, {id(p): name for name, p in parameters.items()}, n)
+    if uses:
+        outputs = sum(parameters[use.weight].shape[0] for use in uses)
+        plan.trust[loss_fn] = Trust(by_samples=True, samples_by_graph=MOST_OUTPUTS // outputs)
+
+
+def _pass_by_graph(
+    model: nn.Module,
+    loss_fn: Any,
+    inputs: Batch,
+    targets: Batch,
+    plan: Plan,
+    parameters: Mapping[str, nn.Parameter],
+    on_uses: OnUses,
+) -> Pass:
+    """Take a pass by samples without hooks."""
+    n = count_samples(inputs)
+    before = random_state(parameters) if plan.stochastic else []
+    with torch.enable_grad():
+        outputs = call_model(model, inputs)
+        loss = evaluate(loss_fn, outputs, targets)
+    reduction = reduction_of(plan, loss_fn, outputs, targets, n)
+    uses = linear_uses(loss, {id(p): name for name, p in parameters.items()}, n)
+    if not uses:
+        plan.doubt(loss_fn)
+        if before:
+            set_random_state(parameters, before)
+        raise MissedUseError
+    seed, scale = _seed(loss, float(n) if reduction == "mean" else 1.0, n)
+    found: dict[str, list[Contribution]] = {}
+    with torch.no_grad():
+        for use, grad in zip(uses, torch.autograd.grad(loss, [u.output for u in uses], seed), strict=True):
+            for name, contribution in use.contributions(grad):
+                found.setdefault(name, []).append(contribution)
+        for name, own in found.items():
+            on_uses(name, own)
+    return Pass(loss.detach(), {}, scale, plan, n, reduction, loss_fn=loss_fn, by_hooks=True)
+
+
+def _seed(loss: Tensor, scale: float, n: int) -> tuple[Tensor, float]:
+    """Return what to start a backward pass with, and the scale of its contributions.
+
+    So that Σ c_i² is Σ g_i² / (n − 1), which is most of the variance.
+    """
+    left = math.sqrt(max(n - 1, 1))
+    return torch.full_like(loss, scale / left), left
 
 
 def _watched(on_parameter: OnParameter, hidden: list[str]) -> OnParameter:

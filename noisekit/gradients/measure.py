@@ -133,7 +133,7 @@ class RowMeasurer:
     def _read(self, rows: Tensor) -> None:
         """Read the coordinates and the sketch off ``rows``, which are left with the signs of the sketch."""
         if self.request.index is not None:
-            self._values.append(rows[:, self.request.index])
+            self._values.append(rows.index_select(1, self.request.index))
         if self.request.sketch is not None:
             self._sketches.append(self.request.sketch.apply_in_place(rows))
 

@@ -43,8 +43,9 @@ class OuterProduct(Contribution):
             result.gram = (self.left @ self.left.T).mul_(self.right @ self.right.T)
             result.squared_norms = result.gram.diagonal()
         if request.index is not None:
-            row, column = request.index // self.shape[1], request.index % self.shape[1]
-            result.values = self.left[:, row] * self.right[:, column]
+            row = request.index // self.shape[1]
+            column = request.index - row * self.shape[1]
+            result.values = self.left.index_select(1, row).mul_(self.right.index_select(1, column))
         if request.sketch is not None:
             result.spectrum = request.sketch.apply_outer(self.left, self.right)
         return result

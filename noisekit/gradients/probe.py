@@ -42,6 +42,16 @@ Watch = Callable[[str, Tensor], None]
 
 
 @dataclass(frozen=True)
+class Trust:
+    """How passes with a loss may be taken."""
+
+    by_samples: bool
+    """Without autograd's gradient of the parameters, which the samples have been seen to add up to."""
+    samples_by_graph: int = 0
+    """Up to how many samples without hooks, the layers being read off the graph."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """How the per-sample gradients of a model are taken: by hooks where exact, by replay for the rest."""
 
@@ -65,13 +75,12 @@ class Plan:
     """Loss functions with the further arguments that a loop gives them."""
     selections: dict[Any, Any] = field(default_factory=dict)
     """Drawn coordinates and sketches by what was asked for."""
-    trusted: WeakKeyDictionary[Any, bool] = field(default_factory=WeakKeyDictionary)
-    """Whether passes by samples alone will do for a loss: true once its samples have been seen to add up to
-    autograd's gradient of the parameters."""
+    trust: WeakKeyDictionary[Any, Trust] = field(default_factory=WeakKeyDictionary)
+    """What has been seen of passes with each loss."""
 
     def doubt(self, loss_fn: Any) -> None:
         """Go back to autograd's gradients for this loss, and compare the samples with them once more."""
-        self.trusted[loss_fn] = False
+        self.trust[loss_fn] = Trust(by_samples=False)
         for selection in self.selections.values():
             selection.checked = False
 
@@ -86,6 +95,13 @@ class Plan:
     def hooks_suffice(self) -> bool:
         """Whether layer rules see every parameter."""
         return not self.replayed and not self.frontier and all(target.rule for target in self.targets)
+
+    @cached_property
+    def dense(self) -> bool:
+        """Whether all layers are linear ones on vectors, one a sample as far as was seen."""
+        of_linear = find_rule(nn.Linear(1, 1))
+        plain = all(self.layouts[t.module_name] == Layout() for t in self.targets if t.rule)
+        return self.hooks_suffice and plain and all(t.rule is of_linear for t in self.targets)
 
 
 @dataclass

@@ -57,7 +57,7 @@ class Row:
             learning_rate,
             elapsed,
             torch.stack([v.sum() for v in variances.values()]),
-            torch.stack([(t / sums.n_samples).square().sum() for t in sums.total.values()]),
+            torch.stack([mean.square().sum() for mean in sums.means().values()]),
             torch.stack([v.sqrt().sum() for v in variances.values()]),
             sums.squared_norms,
             sums.gram,

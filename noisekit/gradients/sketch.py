@@ -51,7 +51,7 @@ class ParameterSketch:
             order = torch.randperm(self.projections, generator=self._generator).to(self.device)
             self._factors = (self._random_signs(left.shape[1]), self._random_signs(right.shape[1]), order)
         u, v, order = self._factors
-        a = _folded(left * u, self.projections)[:, order]
+        a = _folded(left * u, self.projections).index_select(1, order)
         b = _folded(right * v, self.projections)
         return torch.fft.rfft(a).mul_(torch.fft.rfft(b))
 

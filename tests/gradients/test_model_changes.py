@@ -91,11 +91,11 @@ def test_statistics_after_a_change_are_those_of_the_changed_model(
     change: Callable[[nn.Sequential], None],
 ) -> None:
     model, loss_fn, (x, y) = network(), nn.MSELoss(), batch()
-    for _ in range(2):
+    for _ in range(3):
         gradient_statistics(model, loss_fn, x, y)
     change(model)
     expected = by_loop(model, x, y)
-    for _ in range(2):
+    for _ in range(3):
         assert_agrees(gradient_statistics(model, loss_fn, x, y), expected)
 
 
@@ -125,7 +125,7 @@ def test_train_mode_has_a_plan_of_its_own_and_eval_mode_its_old_one() -> None:
 def test_a_layer_that_mixes_samples_in_train_mode_only_is_refused_when_it_is_put_there() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).double().eval()
     x, y = batch()
-    for _ in range(2):
+    for _ in range(3):
         gradient_statistics(model, nn.MSELoss(), x, y)
     model.train()
     with pytest.raises(UnsupportedModelError, match="BatchNorm"):
@@ -134,10 +134,10 @@ def test_a_layer_that_mixes_samples_in_train_mode_only_is_refused_when_it_is_put
 
 def test_another_precision_is_followed() -> None:
     model, loss_fn, (x, y) = network(), nn.MSELoss(), batch()
-    for _ in range(2):
+    for _ in range(3):
         gradient_statistics(model, loss_fn, x, y)
     model.float()
-    for _ in range(2):
+    for _ in range(3):
         found = gradient_statistics(model, loss_fn, x.float(), y.float())
     assert {t.dtype for t in [*found.variance.values(), found.squared_norms]} == {torch.float32}
     assert found.sketch is not None
@@ -165,7 +165,7 @@ def test_state_holds_until_the_model_changes(what: str) -> None:
 
 def test_neither_a_model_nor_what_was_in_it_is_kept_alive() -> None:
     model, (x, y) = network(), batch()
-    for _ in range(2):
+    for _ in range(3):
         gradient_statistics(model, nn.MSELoss(), x, y)
     gone = [ref(model), ref(model[2]), ref(model[0].weight)]
     replace_parameter(model)
