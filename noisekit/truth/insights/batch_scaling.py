@@ -22,13 +22,14 @@ from noisekit.truth.insights.sizes import Preset, sizes_of
 
 RULES = ("sde", "θ unscaled (sqrt)", "ε unscaled", "fixed_lr", "linear")
 RATIOS = (0.25, 1.0, 4.0, 16.0)
-PROBLEMS = ("quadratic", "linear-regression")
+PROBLEMS = ("quadratic", "linear-regression", "linear-regression, strong decay")
 CLAIM = "Scaling η, θ, 1 − β and ε with the batch keeps floor and speed; leaving one out does not."
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Steps are those at the original batch; noise dominates the gradient at all four batches.
+    """Steps are those at the original batch; noise dominates the gradient at all four batches, except under
+    strong decay, which holds the regression where its gradient is not small.
 
     ``noise`` is σ at the original batch on the quadratic; ``batch_size`` the original one of the regression,
     whose response noise ``response_noise`` gives σ = response_noise/√batch_size.
@@ -37,17 +38,21 @@ class Sizes:
     dimension: int = 8
     optimizers: tuple[str, ...] = ("adamw",)
     regression_rules: tuple[str, ...] = ("sde", "linear")
+    strong_decay_rules: tuple[str, ...] = ()
+    small_batch_rules: tuple[str, ...] = ("sde",)
+    """Rules that are also run at a quarter of the batch, which takes four times the steps."""
     replicates: int = 96
-    regression_replicates: int = 64
+    regression_replicates: int = 96
     noise: float = 4.0
-    start: float = 0.6
+    start: float = 0.35
     learning_rate: float = 0.01
-    settle: int = 800
-    keep: int = 800
+    settle: int = 1200
+    keep: int = 1000
     batch_size: int = 4
     response_noise: float = 8.0
     eps: float = 1.0
     weight_decay: float = 0.1
+    regression_weight_decay: float = 0.02
 
 
 SIZES = {
@@ -55,11 +60,13 @@ SIZES = {
     "full": Sizes(
         optimizers=("adamw", "rmspropw"),
         regression_rules=RULES,
+        strong_decay_rules=("sde",),
+        small_batch_rules=("sde", "linear"),
         replicates=192,
-        regression_replicates=96,
-        learning_rate=0.006,
-        settle=1400,
-        keep=1400,
+        regression_replicates=160,
+        learning_rate=0.008,
+        settle=1800,
+        keep=1600,
     ),
 }
 
@@ -68,14 +75,14 @@ def batch_scaling(*, preset: Preset | Sizes, seed: int = 0, progress: Progress =
     """Run AdamW and RMSpropW for real at ¼, 1, 4 and 16 times the batch, hyper-parameters by five rules.
 
     ``sde`` scales everything; two rules leave θ (the square-root rule of Malladi et al.) or ε as it was;
-    ``fixed_lr`` keeps η, and ``linear`` multiplies η by the ratio and leaves the rest. All see the same number
-    of samples. On a quadratic with Gaussian noise of σ²/B, and on least squares with real minibatches.
+    ``fixed_lr`` keeps η, and ``linear`` multiplies η by the ratio and leaves the rest. All see as many
+    samples. On a quadratic with Gaussian noise of σ²/B, and on least squares with real minibatches.
 
     Returns:
         ``floor`` with ``floor_error``, the mean excess loss of the last half; ``time`` with ``time_error``,
         the samples seen, in original steps, until the mean excess loss first passes the geometric mean of
-        start and original floor; both over (problem, optimizer, rule, ratio), NaN where not measured; ``signal``, the
-        largest E(∇f)²/diag Σ over coordinates at the floor, which the rule takes to be small.
+        start and original floor; both over (problem, optimizer, rule, ratio), NaN where not measured;
+        ``signal``, the largest E(∇f)²/diag Σ over coordinates at the floor, which the rule takes to be small.
 
     Source: Compagnoni et al. 2025, arXiv 2411.15958, Lemma 3.13; Malladi et al. 2022, arXiv 2205.10287.
     """
@@ -86,12 +93,14 @@ def batch_scaling(*, preset: Preset | Sizes, seed: int = 0, progress: Progress =
     original = RATIOS.index(1.0)
     for p in range(len(PROBLEMS)):
         for o, optimizer in enumerate(sizes.optimizers):
+            if not _is_wanted(p, o, RULES[0], 1.0, sizes):
+                continue
             base = _run(p, optimizer, RULES[0], 1.0, sizes, seed)
             level = float((base[0].mean(0)[0] * base[0].mean(0)[len(base[0][0]) // 2 :].mean()).sqrt())
             for r, rule in enumerate(RULES):
-                if p == 1 and rule not in sizes.regression_rules:
-                    continue
                 for k, ratio in enumerate(RATIOS):
+                    if not _is_wanted(p, o, rule, ratio, sizes):
+                        continue
                     # Other seeds than the original's, so that errors are independent.
                     loss, time, signal = (
                         base if k == original else _run(p, optimizer, rule, ratio, sizes, seed + k + 1)
@@ -104,11 +113,20 @@ def batch_scaling(*, preset: Preset | Sizes, seed: int = 0, progress: Progress =
     return _dataset(values, sizes, seed)
 
 
+def _is_wanted(problem: int, optimizer: int, rule: str, ratio: float, sizes: Sizes) -> bool:
+    """Return whether the preset measures this; under strong decay the first optimizer stands for all."""
+    if ratio < 1 and rule not in sizes.small_batch_rules:
+        return False
+    wanted = (RULES, sizes.regression_rules, sizes.strong_decay_rules if optimizer == 0 else ())
+    return rule in wanted[problem]
+
+
 def _run(
     problem_index: int, optimizer: str, rule: str, ratio: float, sizes: Sizes, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Return the excess loss (replicate, time), the time in original steps (time,), and the signal."""
-    settings = _scaled(optimizer, rule, ratio, sizes)
+    decay = sizes.regression_weight_decay if problem_index == 1 else sizes.weight_decay
+    settings = _scaled(optimizer, rule, ratio, decay, sizes)
     steps = settings.pop("steps")
     batch = settings.pop("batch_size")
     data: LinearRegression | Quadratic
@@ -154,12 +172,12 @@ def _regression(sizes: Sizes) -> LinearRegression:
     return problem
 
 
-def _scaled(optimizer: str, rule: str, ratio: float, sizes: Sizes) -> dict[str, Any]:
+def _scaled(optimizer: str, rule: str, ratio: float, decay: float, sizes: Sizes) -> dict[str, Any]:
     """Return the hyper-parameters of ``rule`` for a batch ``ratio`` times the original."""
     original: dict[str, Any] = {
         "lr": sizes.learning_rate,
         "eps": sizes.eps,
-        "weight_decay": sizes.weight_decay,
+        "weight_decay": decay,
         "steps": sizes.settle + sizes.keep,
         "batch_size": sizes.batch_size,
     }
@@ -235,23 +253,30 @@ def _change(value: Array, error: Array) -> tuple[Array, Array]:
 
 
 def _finding(change: dict[str, tuple[Array, Array]]) -> Finding:
-    """Held where ``sde`` keeps floor and speed within 5 % beyond twice the error and every other is worse."""
-    kept = {
-        name: bool((np.abs(value[:, :, 0]) <= 0.05 + 2 * error[:, :, 0]).all())
-        for name, (value, error) in change.items()
-    }
-    worst = np.nanmax(np.abs(change["floor"][0]), axis=(0, 1, 3))
+    """Held where ``sde`` keeps floor and speed within 5 % beyond twice the error, every other is worse, and
+    no error is above 8 %, so that a change of a fifth would be seen.
+
+    Strong decay is left out of it: there the assumption of the rule does not hold.
+    """
+    kept = {name: _within(value[:2, :, 0], error[:2, :, 0], 0.05) for name, (value, error) in change.items()}
+    worst = np.nanmax(np.abs(change["floor"][0][:2]), axis=(0, 1, 3))
     best = bool((worst[0] < worst[1:]).all())
-    if all(kept.values()) and best:
+    seen = all(np.nanmax(error[:2, :, 0]) <= 0.08 for _, error in change.values())
+    if all(kept.values()) and best and seen:
         return "held"
-    return "held in part" if best else "failed"
+    return "held in part" if best and kept["floor"] else "failed"
+
+
+def _within(value: Array, error: Array, tolerance: float) -> bool:
+    known = np.isfinite(value)
+    return bool((np.abs(value[known]) <= tolerance + 2 * error[known]).all())
 
 
 def _verdict(change: dict[str, tuple[Array, Array]], signal: Array, sizes: Sizes) -> str:
     def largest(name: str, p: int, r: int) -> str:
         value, error = (part[p, :, r] for part in change[name])
         if not np.isfinite(value).any():
-            return "not reached or not measured"
+            return "not reached"
         o, k = np.unravel_index(np.nanargmax(np.abs(value)), value.shape)
         number = plus_minus(100 * value[o, k], 100 * error[o, k])
         return f"{number} % ({sizes.optimizers[int(o)]}, δ = {RATIOS[int(k)]:g})"
@@ -259,13 +284,16 @@ def _verdict(change: dict[str, tuple[Array, Array]], signal: Array, sizes: Sizes
     parts = []
     for p, problem in enumerate(PROBLEMS):
         measured = [r for r in range(len(RULES)) if np.isfinite(change["floor"][0][p, :, r]).any()]
+        if not measured:
+            continue
         others = "; ".join(f"{RULES[r]} {largest('floor', p, r)}" for r in measured if r)
+        share = np.nanmax(signal[p, :, 0])
         parts.append(
-            f"{problem}: rule sde floor {largest('floor', p, 0)}, speed {largest('time', p, 0)}; floor of the "
-            f"others: {others}"
+            f"{problem}: rule sde floor {largest('floor', p, 0)}, speed {largest('time', p, 0)}, gradient "
+            f"share (∇f)²/diag Σ at the floor up to {share:.2g}"
+            + (f"; floor of the others: {others}" if others else "")
         )
-    share = np.nanmax(signal[:, :, 0])
     return (
-        f"Largest change against the original batch over δ = ¼, 4, 16. {'. '.join(parts)}. The rule takes the "
-        f"gradient to be small beside the noise; its share (∇f)²/diag Σ at the floor was up to {share:.2g}."
+        f"Largest change against the original batch over δ = ¼, 4, 16. {'. '.join(parts)}. The rule takes "
+        "the gradient to be small beside the noise."
     )

@@ -13,7 +13,7 @@ from noisekit.errors import InfiniteVarianceError
 from noisekit.noise import StudentTNoise
 from noisekit.optimizers import SignSGD, simulate_optimizer
 from noisekit.problems import Quadratic
-from noisekit.sde import AdamSDE, OptimizerSDE, RMSpropSDE, SGDSDE, SignSGDSDE, integrate
+from noisekit.sde import SGDSDE, AdamSDE, OptimizerSDE, RMSpropSDE, SignSGDSDE, integrate
 from noisekit.truth.insights.estimates import Array, plus_minus
 from noisekit.truth.insights.labelled import Finding, Progress, insight_dataset, report, variable
 from noisekit.truth.insights.losses import random_spd
@@ -29,18 +29,18 @@ class Sizes:
     """Learning rates are such that all four optimizers reach their floor under t₅ noise in half the run."""
 
     dimension: int = 8
-    replicates: int = 96
-    steps: int = 1000
+    replicates: int = 256
+    steps: int = 700
     instants: int = 50
     substeps: int = 2
     degrees_of_freedom: tuple[float, ...] = (5.0, 2.0, 1.0)
     sgd_rate: float = 0.01
     sign_rate: float = 0.01
     noise_scale: float = 1.0
-    start: float = 3.0
+    start: float = 1.5
 
 
-SIZES = {"quick": Sizes(), "full": Sizes(replicates=512, steps=3000, substeps=4)}
+SIZES = {"quick": Sizes(), "full": Sizes(replicates=768, steps=2000, substeps=4)}
 
 
 def heavy_tails(*, preset: Preset | Sizes, seed: int = 0, progress: Progress = None) -> xr.Dataset:
@@ -91,17 +91,21 @@ def _both(name: str, problem: Quadratic, noise: StudentTNoise, sizes: Sizes, see
     lost = _lost(truth)
     paths = torch.full_like(truth, torch.nan)
     try:
-        paths = integrate(
-            _sde(name, problem, noise, sizes),
-            problem.x0,
-            steps=sizes.steps,
-            substeps=sizes.substeps,
-            replicates=sizes.replicates,
-            save_every=every,
-            observables=observables,
-            keep_state=False,
-            seed=seed + 1,
-        ).observables["loss"].double()
+        paths = (
+            integrate(
+                _sde(name, problem, noise, sizes),
+                problem.x0,
+                steps=sizes.steps,
+                substeps=sizes.substeps,
+                replicates=sizes.replicates,
+                save_every=every,
+                observables=observables,
+                keep_state=False,
+                seed=seed + 1,
+            )
+            .observables["loss"]
+            .double()
+        )
         has_sde = True
     except InfiniteVarianceError:
         has_sde = False
@@ -109,7 +113,7 @@ def _both(name: str, problem: Quadratic, noise: StudentTNoise, sizes: Sizes, see
         "step": real.step.double().numpy(),
         "loss": _quantiles(truth),
         "sde_loss": _quantiles(paths),
-        "lost": np.array(lost.double().mean()),
+        "lost": np.array(float(lost.double().mean())),
         "lost_error": np.array(_share_error(int(lost.sum()), len(lost))),
         "late_median": np.array(_median_and_error(truth)),
         "sde_late_median": np.array(_median_and_error(paths)),
@@ -147,9 +151,8 @@ def _quantiles(loss: torch.Tensor) -> Array:
 def _median_and_error(loss: torch.Tensor) -> tuple[float, float]:
     """Return the median over runs of the mean loss of the last fifth, and its standard error."""
     late = loss[:, -max(1, loss.shape[1] // 5) :].mean(1).sort().values.numpy()
-    half = 0.5 * len(late) ** 0.5
-    middle = (len(late) - 1) / 2
-    low, high = late[max(0, int(middle - half))], late[min(len(late) - 1, int(np.ceil(middle + half)))]
+    middle, half = (len(late) - 1) / 2, 0.5 * len(late) ** 0.5
+    low, high = np.interp([middle - half, middle + half], np.arange(len(late)), late)
     return float(np.median(late)), float(high - low) / 2
 
 
@@ -201,7 +204,7 @@ def _gaps(found: dict[str, Array], sizes: Sizes) -> list[tuple[float, float]]:
 
 
 def _finding(found: dict[str, Array], start: float, sizes: Sizes) -> Finding:
-    """Held where SignSGD loses under 1 % at every ν and its SDE is within 5 %, and SGD loses most at ν = 1."""
+    """Held where SignSGD loses under 1 % at every ν and its SDE is within 5 %, and SGD most at ν = 1."""
     lost = found["lost"]
     survives = bool((lost[:, OPTIMIZERS.index("signsgd")] < 0.01).all())
     predicted = all(abs(gap) <= 0.05 + 2 * error for gap, error in _gaps(found, sizes))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def random_spd(dimension: int, low: float, high: float, *, seed: int) -> Tensor:
-    """Return a symmetric matrix with log-spaced eigenvalues from ``low`` to ``high`` and random axes, float64.
+    """Return a matrix with log-spaced eigenvalues from ``low`` to ``high`` and random axes, float64.
 
     Two of them with different seeds do not commute.
     """

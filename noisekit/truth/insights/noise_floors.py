@@ -30,16 +30,16 @@ class Sizes:
     """Runs and steps; noise levels are batch sizes for the regression."""
 
     dimension: int = 8
-    replicates: int = 48
+    replicates: int = 40
     levels: tuple[float, ...] = tuple(np.geomspace(0.15, 6.0, 6).tolist())
     learning_rate: float = 0.02
-    settle: int = 2000
-    keep: int = 2000
+    settle: int = 1000
+    keep: int = 1400
     batch_sizes: tuple[int, ...] = (2, 8, 32, 128, 512)
     batch_replicates: int = 16
     batch_learning_rate: float = 0.01
     sign_learning_rate: float = 0.002
-    batch_keep: float = 12.0
+    batch_keep: float = 8.0
     """Relaxation times over which the regression is averaged, after six to settle."""
 
 
@@ -49,11 +49,11 @@ SIZES = {
         replicates=96,
         levels=tuple(np.geomspace(0.1, 6.0, 8).tolist()),
         learning_rate=0.01,
-        settle=6000,
-        keep=14000,
+        settle=5000,
+        keep=10000,
         batch_sizes=(2, 8, 32, 128, 512, 2048),
         batch_replicates=32,
-        batch_keep=40.0,
+        batch_keep=25.0,
     ),
 }
 
@@ -63,8 +63,9 @@ def noise_floors(*, preset: Preset | Sizes, seed: int = 0, progress: Progress = 
 
     On a quadratic with Gaussian noise, H and Σ random and not commuting; and on least squares with real
     minibatches, where the noise level is B^{-1/2} and the noise neither Gaussian nor constant. Both start at
-    the minimum and are averaged after they settled. Beside each floor stand the first-order closed form,
-    which needs diag Σ alone, and the exact stationary law of the discrete optimizer.
+    the minimum and are averaged once the slowest direction has settled, so all directions have. Beside each
+    floor stand the first-order closed form, which needs diag Σ alone, and the exact stationary law of the
+    discrete optimizer.
 
     Returns:
         ``floor`` with ``floor_error``, ``noise_floor`` and ``stationary_law`` over (problem, optimizer,
@@ -185,30 +186,30 @@ def _dataset(level: Array, values: dict[str, Array], sizes: Sizes, seed: int) ->
         CLAIM,
         variables,
         coordinates,
-        verdict=_verdict(slope, values),
+        verdict=_verdict(slope, values, sizes),
         finding=_finding(slope, expected),
         settings=asdict(sizes) | {"seed": seed},
     )
 
 
 def _finding(slope: Array, expected: Array) -> Finding:
-    """Held where every slope is within .05 of theory, beyond twice its error; in part where SGD's is apart."""
+    """Held where every slope is within .05 of theory beyond twice its error; in part within .25."""
     off = np.abs(slope[..., 0] - expected)
     if (off <= 0.05 + 2 * slope[..., 1]).all():
         return "held"
     return "held in part" if (off <= 0.25).all() else "failed"
 
 
-def _verdict(slope: Array, values: dict[str, Array]) -> str:
+def _verdict(slope: Array, values: dict[str, Array], sizes: Sizes) -> str:
     def slopes(problem: int) -> str:
-        return ", ".join(
-            f"{name} {plus_minus(*slope[problem, row])}" for row, name in enumerate(OPTIMIZERS)
-        )
+        return ", ".join(f"{name} {plus_minus(*slope[problem, row])}" for row, name in enumerate(OPTIMIZERS))
 
     ratio = values["floor"] / values["noise_floor"]
     low, high = np.nanmin(ratio, axis=(1, 2)), np.nanmax(ratio, axis=(1, 2))
+    row, column = np.unravel_index(np.nanargmax(ratio[1]), ratio[1].shape)
     return (
         f"Slope of log floor on log σ, quadratic: {slopes(0)} (floor over closed form {low[0]:.2f} to "
         f"{high[0]:.2f}); real minibatches of least squares: {slopes(1)} (floor over closed form "
-        f"{low[1]:.2f} to {high[1]:.2f})."
+        f"{low[1]:.2f} to {high[1]:.2f}, the largest for {OPTIMIZERS[int(row)]} at a batch of "
+        f"{sizes.batch_sizes[int(column)]})."
     )
