@@ -58,19 +58,29 @@ def ensemble(tree: xr.DataTree, kind: str, optimizer: str, observable: str = "lo
 
     Raises InputError where the group or the observable is missing, or where every replicate diverged.
     """
-    data = dataset(tree, f"{kind}/{optimizer}")
+    data = dataset(tree, f"{kind}/{optimizer}", seeds=True)
     known = observables_in(data)
     if observable not in known:
         raise unknown_name(f"observable in /{kind}/{optimizer}", observable, known)
-    values = data[observable].transpose("replicate", "time").values.astype(float)
+    values = _stacked(data[observable], "replicate", "time").astype(float)
     good = np.isfinite(values).all(axis=1)
     if "diverged" in data:
-        good &= data["diverged"].values < 0
+        good &= _stacked(data["diverged"], "replicate") < 0
+    if "seed" in data.dims and "step" in data.variables:
+        data = data.assign_coords(step=("time", data["step"].values.reshape(-1, values.shape[1])[0]))
     step = data["step"].values if "step" in data.variables else np.arange(values.shape[1])
     label = str(data.attrs.get("kind", kind))
     return Ensemble(step, values[good], int((~good).sum()), label)
 
 
+def _stacked(values: xr.DataArray, *axes: str) -> np.ndarray:
+    """Return values over ``axes``; the replicates of all seeds become replicates of one ensemble."""
+    if "seed" not in values.dims:
+        return values.transpose(*axes).values
+    whole = values.transpose("seed", *axes).values
+    return whole.reshape(-1, *whole.shape[2:])
+
+
 def observables_in(data: xr.Dataset) -> list[str]:
     """Return the names of the (replicate, time) variables of a trajectory group."""
-    return [str(name) for name, v in data.data_vars.items() if set(v.dims) == {"replicate", "time"}]
+    return [str(name) for name, v in data.data_vars.items() if {*v.dims} - {"seed"} == {"replicate", "time"}]

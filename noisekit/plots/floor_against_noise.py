@@ -91,4 +91,4 @@ def floor_power(name: str) -> int:
 def predicted_floor(tree: xr.DataTree, name: str) -> float:
     if not has_group(tree, f"theory/{name}") or "noise_floor" not in tree[f"theory/{name}"]:
         return float("nan")
-    return float(tree[f"theory/{name}"]["noise_floor"])
+    return float(tree[f"theory/{name}"]["noise_floor"].mean())

@@ -22,6 +22,7 @@ _HOW_TO_GET = {
     "noise_sweep": "store nk.robustness with results.robustness_groups, or runs with results.sweep_groups",
     "batch_scaling": "store the runs with results.batch_scaling_groups",
     "phases": "store runs of SignSGD with results.phase_groups",
+    "truth": "make one with `noisekit study`",
     "stationary": "store nk.stationary_law with results.stationary_groups",
 }
 
@@ -41,8 +42,8 @@ def _node(tree: xr.DataTree, path: str) -> xr.DataTree | None:
     return tree
 
 
-def dataset(tree: xr.DataTree, path: str, *variables: str) -> xr.Dataset:
-    """Return the group at ``path``, with all of ``variables`` in it.
+def dataset(tree: xr.DataTree, path: str, *variables: str, seeds: bool = False) -> xr.Dataset:
+    """Return the group at ``path``, with all of ``variables`` in it; with an axis seed if ``seeds`` allow it.
 
     Raises InputError, which names what is missing and how to get it.
     """
@@ -59,6 +60,12 @@ def dataset(tree: xr.DataTree, path: str, *variables: str) -> xr.Dataset:
     node = _node(tree, path)
     assert node is not None
     data = node.to_dataset()
+    if "seed" in data.dims and not seeds:
+        known = ", ".join(str(s) for s in data["seed"].values)
+        raise InputError(
+            f"This figure shows one run, and the tree joins the seeds {known}; choose one, as in "
+            f"nk.results.by_seed(tree)[{data['seed'].values[0]}]."
+        )
     missing = [name for name in variables if name not in data.variables]
     if missing:
         hint = _HOW_TO_GET.get(path) or _HOW_TO_GET.get(path.split("/")[0]) or "write it before plotting"

@@ -9,6 +9,7 @@ from noisekit.results.phases import phase_groups
 from noisekit.results.provenance import provenance
 from noisekit.results.record_writer import RecordWriter, stream_record
 from noisekit.results.rest import stationary_groups
+from noisekit.results.seeds import by_seed, concat
 from noisekit.results.summary import summary
 from noisekit.results.sweeps import robustness_groups, sweep_groups
 from noisekit.results.validate import require_group, validate
@@ -18,6 +19,8 @@ __all__ = [
     "RecordWriter",
     "analyze_tree",
     "batch_scaling_groups",
+    "by_seed",
+    "concat",
     "make_example_tree",
     "open_tree",
     "phase_groups",

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from noisekit.results.example_truth import truth_groups
+
 _RATES = np.array([0.005, 0.01, 0.02, 0.04])
 _LEVELS = np.array([0.25, 0.5, 1.0, 2.0, 4.0])
 _DF = np.array([1.0, 2.0, 3.0, 5.0, 10.0])
@@ -29,6 +31,7 @@ def experiment_groups(floors: Mapping[str, float], rng: np.random.Generator) -> 
         groups[f"/batch_scaling/{name}"] = _batch_scaling(rng)
         groups[f"/stationary/{name}"] = _rest(rng)
     groups["/phases/signsgd"] = _phases()
+    groups |= truth_groups(rng)
     return groups
 
 

@@ -12,6 +12,7 @@ EXPERIMENT_AXES: dict[str, str] = {
     "preset": "rule that rescales the hyper-parameters with the batch size",
     "batch_ratio": "batch size relative to the original",
     "other_coordinate": "second coordinate of a covariance",
+    "seed": "runs that differ in their seed alone, joined by `nk.concat`: first axis of every variable",
 }
 
 _M22 = "Malladi et al. 2022, arXiv:2205.10287"

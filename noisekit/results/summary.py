@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy import stats
+
+from noisekit.results.seeds import by_seed
 
 COLUMNS = ["topic", "quantity", "of", "value", "lower", "upper", "units", "batch_size", "note"]
 
@@ -16,14 +19,40 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row for each headline number of ``tree``, with its 95 % interval, unit and batch size.
 
     Groups that are missing are left out. ``batch_size`` is 1 where a number speaks of one sample's gradient.
+    Of seeds joined by ``concat`` each number is the mean over the runs, and the interval that of this mean.
 
     >>> from noisekit.results.example import make_example_tree
     >>> summary(make_example_tree()).columns.tolist()[:4]
     ['topic', 'quantity', 'of', 'value']
     """
+    runs = by_seed(tree)
+    if len(runs) > 1:
+        return _over_seeds({seed: summary(run) for seed, run in runs.items()})
+    tree = next(iter(runs.values()))
     rows: list[dict[str, Any]] = []
     for describe in (_training, _noise, _tail, _fits, _theory, _comparison):
         rows += describe(tree)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _over_seeds(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
+    """Return the mean of each number over runs, with the 95 % interval that their scatter gives it."""
+    keys = ["topic", "quantity", "of"]
+    order = pd.concat(tables.values())[keys].drop_duplicates()
+    joined = pd.concat(tables.values()).groupby(keys, sort=False)
+    rows = []
+    for key in order.itertuples(index=False):
+        own = joined.get_group(tuple(key))
+        value = own["value"].to_numpy(float)
+        n = len(value)
+        half = np.nan
+        if n > 1 and np.isfinite(value).all():
+            half = float(stats.t.ppf(0.975, n - 1) * value.std(ddof=1) / np.sqrt(n))
+        seeds = ", ".join(str(s) for s in tables)
+        note = f"mean over {n} runs of the seeds {seeds}" if n == len(tables) else f"mean over {n} runs"
+        mean = float(value.mean())
+        ends = {"value": mean, "lower": mean - half, "upper": mean + half}
+        rows.append({**dict(own.iloc[0]), **ends, "note": note})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -6,6 +6,7 @@ import xarray as xr
 
 from noisekit.errors import FileFormatError, unknown_name
 from noisekit.results.schema import SCHEMA, Group, find_group
+from noisekit.results.seeds import SEED
 
 
 def validate(tree: xr.DataTree, *, where: str = "The tree") -> None:
@@ -36,11 +37,25 @@ def validate(tree: xr.DataTree, *, where: str = "The tree") -> None:
 
 def _validate_group(node: xr.DataTree, group: Group, where: str) -> None:
     for name, variable in (group.coordinates | group.variables).items():
-        if name in node.variables and node.variables[name].dims != variable.dims:
+        if name not in node.variables:
+            continue
+        have = node.variables[name].dims
+        if have not in (variable.dims, (SEED, *variable.dims)):
             raise FileFormatError(
-                f"{where}: {name} in group {node.path} has axes {node.variables[name].dims}; "
-                f"it needs {variable.dims}."
+                f"{where}: {name} in group {node.path} has the axes {_axes(have)} and needs "
+                f"{_axes(variable.dims)}; rename or transpose them, or give the variable a name of your own."
             )
+        kind = node.variables[name].dtype.kind
+        if (kind in "OSUT") != (variable.kind == "str") or kind not in "fiubOSUT":
+            need = "text" if variable.kind == "str" else "real numbers"
+            raise FileFormatError(
+                f"{where}: {name} in group {node.path} holds {node.variables[name].dtype} and needs {need}; "
+                "convert it, or give it another name."
+            )
+
+
+def _axes(dims: tuple[object, ...]) -> str:
+    return f"({', '.join(map(str, dims))})"
 
 
 def require_group(tree: xr.DataTree, path: str) -> xr.DataTree:

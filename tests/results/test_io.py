@@ -152,7 +152,10 @@ def test_a_file_of_someone_else_and_another_version_are_named(tmp_path):
 def test_a_variable_with_wrong_axes_is_named_with_its_group(tmp_path):
     tree = xr.DataTree.from_dict({"/gradient_noise": xr.Dataset({"trace": ("step", np.ones(3))})})
     path = nk.save_tree(tree, tmp_path / "run.nc")
-    with pytest.raises(FileFormatError, match=r"trace in group /gradient_noise has axes \('step',\)"):
+    with pytest.raises(
+        FileFormatError,
+        match=r"trace in group /gradient_noise has the axes \(step\) and needs \(step, block\)",
+    ):
         nk.open_tree(path)
 
 
