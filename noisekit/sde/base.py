@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,20 +16,14 @@ from noisekit._typing import GradientFunction, State
 from noisekit.errors import InfiniteVarianceError, InputError
 from noisekit.noise.base import NoiseModel
 from noisekit.noise.gaussian import GaussianNoise
-from noisekit.noise.student_t import StudentTNoise
 from noisekit.sde.brownian import Draws
+from noisekit.sde.constants import Constants, constants_of
 
 Schedule = Callable[[int], float]
 """Factor on the learning rate at optimizer step k, as in torch's LambdaLR."""
 
 
-Constants = tuple[Tensor | None, Tensor | None, Tensor | None]
-
-_WIDE = 4096
-"""Coordinates from which constants are broadcast over the replicates."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Substep:
     """One piece of length dt = η/substeps of optimizer step ``step``, and the random numbers it uses."""
 
@@ -52,8 +47,14 @@ class Substep:
         return self.learning_rate / math.sqrt(self.substeps)
 
     def buffer(self, name: str, like: Tensor) -> Tensor:
-        """Return an uninitialised tensor shaped as ``like``: fresh memory in every step would cost more."""
-        return self.draws.workspace.take(name, like.shape, like)
+        """Return an uninitialised tensor shaped as ``like``: fresh memory in every step would cost more.
+
+        One name is for one shape.
+        """
+        held = self.draws.buffers.get(name)
+        if held is None:
+            held = self.draws.buffers[name] = self.draws.workspace.take(name, like.shape, like)
+        return held
 
     @property
     def position(self) -> float:
@@ -100,7 +101,7 @@ class OptimizerSDE(ABC):
         self.schedule = schedule
         self.order = order
         self._needs_graph = True
-        self._known: dict[tuple[torch.dtype, torch.device, torch.Size], Constants] = {}
+        self._known: dict[tuple[torch.Size, torch.dtype, torch.device], Constants] = {}
 
     @abstractmethod
     def terms(self, state: State, at: Substep) -> tuple[State, State]:
@@ -140,8 +141,8 @@ class OptimizerSDE(ABC):
         return 1.0 if self.schedule is None else schedule_factor(self.schedule, step)
 
     def variance(self, x: Tensor) -> Tensor:
-        """Return diag Σ(x), 1e-30 at least so that V is not 0; of x or (coordinate,) where constant."""
-        known = self._constants(x)[1]
+        """Return diag Σ(x), 1e-30 at least so that V is not 0, in a shape that broadcasts with x."""
+        known = self.constants(x).variance
         return self.noise.variance(x).clamp(min=1e-30) if known is None else known
 
     def moments(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor]:
@@ -150,9 +151,9 @@ class OptimizerSDE(ABC):
         Over one step Σ moves by O(η), which changes V at second order. Where gradient and noise come from the
         same data, one pass over them gives both.
         """
-        constant = self._constants(x)[1]
-        if constant is not None:
-            return self.gradient(x), constant
+        known = self.constants_at(x, at)
+        if known.variance is not None:
+            return self.gradient_at(x, at), known.variance
         held = at.draws.held
         if at.index > 0 and "variance" in held:
             return self.gradient(x), held["variance"]
@@ -164,7 +165,7 @@ class OptimizerSDE(ABC):
         held["variance"] = self.variance(x)
         return self.gradient(x), held["variance"]
 
-    @property
+    @cached_property
     def shares_data(self) -> bool:
         """Whether ∇f and the noise are those of one problem, so that one pass can give both."""
         owner = getattr(self.gradient_function, "__self__", None)
@@ -173,27 +174,32 @@ class OptimizerSDE(ABC):
 
     def noisy(self, x: Tensor, gradient: Tensor, at: Substep) -> Tensor:
         """Return ∇f + Σ(x)^{1/2} z in a buffer."""
-        scale, out = self._constants(x)[0], at.buffer("noisy", x)
+        scale, out = self.constants_at(x, at).scale, at.buffer("noisy", x)
         if scale is None:
             return torch.add(gradient, self.noise.sqrt_covariance_product(x, at.normals), out=out)
         return torch.addcmul(gradient, at.normals, scale, out=out)
 
-    def _constants(self, x: Tensor) -> Constants:
-        """Return σ (if Σ is diagonal), diag Σ and 1/√(2 diag Σ) of a noise that is the same everywhere.
+    def constants(self, x: Tensor) -> Constants:
+        """Return what does not change along a path, for states like ``x``."""
+        key = (x.shape, x.dtype, x.device)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = constants_of(self.noise, self.gradient_function, x)
+        return found
 
-        Both have the shape of x where that is small: broadcasting a short row costs more than reading it.
-        """
-        key = (x.dtype, x.device, x.shape)
-        if key not in self._known:
-            found: Constants = (None, None, None)
-            if isinstance(self.noise, (GaussianNoise, StudentTNoise)):
-                rows = x if x.shape[1] < _WIDE else x[0]
-                variance = self.noise.variance(x[:1])[0].expand_as(rows).contiguous()
-                scale = variance.sqrt() if self.noise.independent else None
-                floored = variance.clamp(min=1e-30)
-                found = (scale, floored, (2 * floored).rsqrt_())
-            self._known[key] = found
-        return self._known[key]
+    def constants_at(self, x: Tensor, at: Substep) -> Constants:
+        """Return the constants for ``x``, the state of a chunk, which keeps them at hand."""
+        known = at.draws.constants
+        if known is None:
+            known = at.draws.constants = self.constants(x)
+        return known
+
+    def gradient_at(self, x: Tensor, at: Substep) -> Tensor:
+        """Return ∇f(x), in a buffer where it is known how."""
+        curvature = self.constants_at(x, at).curvature
+        if curvature is None:
+            return self.gradient(x)
+        return torch.mul(x, curvature, out=at.buffer("gradient", x))
 
     def gradient(self, x: Tensor) -> Tensor:
         """Return ∇f(x) outside any autograd graph, (replicate, coordinate)."""

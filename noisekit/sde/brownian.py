@@ -16,6 +16,7 @@ from torch import Tensor
 
 from noisekit.noise.base import NoiseModel
 from noisekit.sde.blocks import Block
+from noisekit.sde.constants import Constants
 from noisekit.sde.normals import BlockNormals
 from noisekit.sde.streams import Workspace, stream_key
 
@@ -59,6 +60,8 @@ class Draws:
         """What an equation keeps from the first substep of a step to the last."""
         self.buffers: dict[str, Tensor] = {}
         """Buffers in the shape of the chunk's x, of the thread that steps it at the moment."""
+        self.constants: Constants | None = None
+        """What an equation knows of the chunk beforehand."""
         self.source = BlockNormals(blocks, substeps, n_normals, like, self.workspace)
         self.bridge = bridge_matrix(substeps).to(like)
 

@@ -170,6 +170,7 @@ def _chunks(sde: OptimizerSDE, state: State, share: Share, seed: int, substeps: 
         rows = slice(group[0].start - origin, group[-1].stop - origin)
         views = {name: value[rows] for name, value in state.items()}
         draws = Draws(seed, group, sde.n_normals(views["x"]), substeps, views["x"], workspace)
+        draws.constants = sde.constants(views["x"])
         chunks.append(_Chunk(rows, views, draws))
     return chunks
 
@@ -189,11 +190,12 @@ class _Runner:
         with torch.no_grad():
             substeps, eta = chunk.draws.substeps, self.sde.learning_rate
             totals = chunk.state["x"].new_empty(last - first, chunk.draws.rows)
+            # Another thread may have stepped the chunk before, with buffers of its own.
+            chunk.draws.buffers.clear()
             for step in range(first, last):
                 factor = self.sde.factor(step)
-                normals = chunk.draws.normals(step)
-                for index in range(substeps):
-                    at = Substep(step, index, substeps, eta, factor, self.lead, normals[index], chunk.draws)
+                for index, normals in enumerate(chunk.draws.normals(step).unbind()):
+                    at = Substep(step, index, substeps, eta, factor, self.lead, normals, chunk.draws)
                     self.solver.step(self.sde, chunk.state, at)
                 self.trajectory.total(chunk.state["x"], totals[step - first])
             self.trajectory.count_finite(chunk.rows, totals)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class PreconditionedSDE(OptimizerSDE):
         """ρ₂ = (1 − β₂)/η, the rate at which V forgets."""
         return self.one_minus_beta2 / self.learning_rate
 
-    @property
+    @cached_property
     def fused(self) -> bool:
         """Whether an Euler step divides by the V after its update, as the optimizer does."""
         return self.variant == "consistent" and self.order == 1

@@ -12,6 +12,7 @@ from noisekit._typing import GradientFunction, State
 from noisekit.errors import InputError
 from noisekit.noise.base import NoiseModel
 from noisekit.sde.base import OptimizerSDE, Schedule, Substep, averaging_number, decay_number, positive_number
+from noisekit.sde.constants import largest_curvature
 
 
 class SGDSDE(OptimizerSDE):
@@ -25,7 +26,8 @@ class SGDSDE(OptimizerSDE):
     Arguments: ``gradient`` ∇f, x → same shape (replicate, coordinate); ``noise`` the law of g − ∇f;
     ``learning_rate`` η; ``momentum`` μ in [0, 1); ``nesterov`` as in torch; ``weight_decay`` θ of the L2 kind
     (∇f → ∇f + θx); ``schedule`` factor on η at step k; ``curvature`` the largest eigenvalue of the Hessian,
-    only to warn where gradient descent itself is unstable, η > 2(1 + μ)/λ.
+    only to warn where gradient descent itself is unstable, η > 2(1 + μ)/λ; known without being given where
+    ``gradient`` is that of a ``Quadratic`` or a ``LinearRegression``.
     Raises InputError for values out of range, InfiniteVarianceError at integration where Σ is infinite.
     Source: Li, Tai, E 2017, arXiv 1511.06251; Compagnoni et al. 2025, arXiv 2411.15958.
 
@@ -58,8 +60,9 @@ class SGDSDE(OptimizerSDE):
             raise InputError("nesterov needs a momentum above 0.")
         if order == 2 and momentum:
             raise InputError("The order-2 SDE of SGD is for momentum 0; use order=1 with momentum.")
-        if curvature is not None:
-            self._warn_unstable(positive_number("curvature", curvature))
+        known = largest_curvature(gradient) if curvature is None else positive_number("curvature", curvature)
+        if known is not None and known > 0:
+            self._warn_unstable(known)
 
     def _warn_unstable(self, curvature: float) -> None:
         limit = 2 * (1 + self.momentum) / (curvature + self.weight_decay)
@@ -102,13 +105,16 @@ class SGDSDE(OptimizerSDE):
             if self.weight_decay:
                 x.sub_(x_old, alpha=u * at.dt * self.weight_decay)
             return None
-        gradient = self._decayed_gradient(x)
-        scale = self._constants(x)[0]
-        if scale is not None:
-            x.sub_(gradient, alpha=u * at.dt).addcmul_(at.normals, scale, value=-u * at.noise_step)
-            return None
-        zeta = self.noise.sqrt_covariance_product(x, at.normals)
-        x.sub_(gradient, alpha=u * at.dt).sub_(zeta, alpha=u * at.noise_step)
+        known = self.constants_at(x, at)
+        zeta = self.noise.sqrt_covariance_product(x, at.normals) if known.scale is None else None
+        if known.curvature is not None and not self.weight_decay:
+            x.addcmul_(x, known.curvature, value=-u * at.dt)
+        else:
+            x.sub_(self._decayed_gradient(x), alpha=u * at.dt)
+        if known.scale is not None:
+            x.addcmul_(at.normals, known.scale, value=-u * at.noise_step)
+        elif zeta is not None:
+            x.sub_(zeta, alpha=u * at.noise_step)
         return None
 
     def settings(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,19 +11,20 @@ from torch import Tensor
 from noisekit._typing import GradientFunction, State
 from noisekit.errors import InputError
 from noisekit.noise.base import NoiseModel
-from noisekit.sde.base import OptimizerSDE, Schedule, Substep, is_normal
+from noisekit.sde.base import OptimizerSDE, Schedule, Substep, decay_number, is_normal
 
 
 class SignSGDSDE(OptimizerSDE):
-    """The SDE of sign descent, x⁺ = x − η sign(g).
+    """The SDE of sign descent, x⁺ = x − η sign(g) − ηθx.
 
-    dX = −E[sign g] dt + √η Σ̄^{1/2} dW, Σ̄ = Cov(sign g).
+    dX = −E[sign g] dt − θX dt + √η Σ̄^{1/2} dW, Σ̄ = Cov(sign g).
     Independent coordinates: Σ̄ = diag(1 − E²); Gaussian E = erf(∇f/(√2 σ)), Student-t E = 2F_ν(∇f/s) − 1.
     Correlated noise: the increment is √(η dt)(sign(∇f + ζ) − E[sign g]) with ζ drawn from the noise, which
     has mean 0 and covariance η dt Σ̄ with all its correlations, and needs no (coordinate, coordinate) matrix.
 
     Arguments: ``gradient`` ∇f, x → same shape (replicate, coordinate); ``noise`` any noise model, also
-    without a variance; ``learning_rate`` η; ``schedule`` factor on η at step k.
+    without a variance; ``learning_rate`` η; ``weight_decay`` θ, beside the sign; ``schedule`` factor on η at
+    step k.
     Raises InputError for values out of range.
     Source: Compagnoni et al. 2025, arXiv 2411.15958, Theorem 3.2 and Corollary 3.3.
     """
@@ -34,11 +36,13 @@ class SignSGDSDE(OptimizerSDE):
         gradient: GradientFunction,
         noise: NoiseModel,
         learning_rate: float,
+        weight_decay: float = 0.0,
         *,
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(gradient, noise, learning_rate, schedule=schedule)
         self.name = "signsgd"
+        self.weight_decay = decay_number("weight_decay", weight_decay)
         if not callable(getattr(noise, "expected_sign", None)):
             raise InputError("SignSGDSDE needs a noise model with expected_sign(x, gradient).")
 
@@ -52,12 +56,12 @@ class SignSGDSDE(OptimizerSDE):
         if not is_normal(self.noise):
             return self.noise.expected_sign(x, self.gradient(x))
         # E[sign g] = erf(∇f/√(2 diag Σ))
-        inverse = self._constants(x)[2]
+        inverse = self.constants_at(x, at).inverse
         if inverse is None:
             gradient, variance = self.moments(x, at)
             inverse = (2 * variance).rsqrt_()
         else:
-            gradient = self.gradient(x)
+            gradient = self.gradient_at(x, at)
         return torch.mul(gradient, inverse, out=at.buffer("mean", x)).erf_()
 
     def _correlated_signs(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor]:
@@ -85,17 +89,27 @@ class SignSGDSDE(OptimizerSDE):
             noise = deviation_of_signs(mean, at).mul_(at.normals)
         else:
             mean, noise = self._correlated_signs(x, at)
-        return {"x": -at.factor * mean}, {"x": (-at.factor * math.sqrt(self.learning_rate)) * noise}
+        drift = torch.add(mean, x, alpha=self.weight_decay)
+        return {"x": -at.factor * drift}, {"x": (-at.factor * math.sqrt(self.learning_rate)) * noise}
 
     def euler_step(self, state: State, at: Substep) -> None:
         x, u = state["x"], at.factor
         if self.noise.independent:
             mean = self._expected_sign(x, at)
+            self._decay(x, at)
             x.addcmul_(deviation_of_signs(mean, at), at.normals, value=-u * at.noise_step)
         else:
             mean, noise = self._correlated_signs(x, at)
+            self._decay(x, at)
             x.sub_(noise, alpha=u * at.noise_step)
         x.sub_(mean, alpha=u * at.dt)
+
+    def _decay(self, x: Tensor, at: Substep) -> None:
+        if self.weight_decay:
+            x.mul_(1 - at.factor * self.weight_decay * at.dt)
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"weight_decay": self.weight_decay}
 
 
 def deviation_of_signs(mean: Tensor, at: Substep) -> Tensor:

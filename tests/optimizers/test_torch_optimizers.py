@@ -29,6 +29,18 @@ def test_signsgd_subtracts_the_sign():
         torch.testing.assert_close(p.detach(), old - 0.1 * p.grad.sign())
 
 
+def test_signsgd_decay_is_beside_the_sign():
+    params = parameters()
+    before = [p.detach().clone() for p in params]
+    give_gradients(params, 0)
+    optimizer = SignSGD(params, lr=0.1, weight_decay=0.5)
+    optimizer.step()
+    for p, old in zip(params, before, strict=True):
+        torch.testing.assert_close(p.detach(), old - 0.1 * p.grad.sign() - 0.1 * 0.5 * old)
+    with pytest.raises(InputError, match="weight_decay"):
+        SignSGD(params, lr=0.1, weight_decay=-0.5)
+
+
 def test_rmspropw_without_decay_is_torch_rmsprop():
     ours, theirs = parameters(), parameters()
     optimizers = [RMSpropW(ours, lr=0.01, alpha=0.9), torch.optim.RMSprop(theirs, lr=0.01, alpha=0.9)]

@@ -7,6 +7,7 @@ import torch
 
 import noisekit as nk
 from noisekit.errors import InfiniteVarianceError, InputError
+from noisekit.problems import LinearRegression
 from noisekit.sde import EulerMaruyama, StochasticHeun
 
 ETA = 0.05
@@ -88,6 +89,33 @@ def test_fused_steps_equal_the_equation(name):
     fused = nk.integrate(make_sde(name), start(), steps=5, replicates=3)
     plain = nk.integrate(make_sde(name), start(), steps=5, replicates=3, solver=Plain())
     torch.testing.assert_close(fused.state["x"], plain.state["x"])
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("substeps", [1, 4])
+def test_what_is_known_beforehand_changes_no_path(name, substeps):
+    # A gradient that is not a problem's method, and noise as a general law: nothing is known of either.
+    class Law(nk.NoiseModel):
+        scale = torch.linspace(0.5, 1.0, 6, dtype=torch.float64)
+
+        def variance(self, x):
+            return self.scale.square().expand_as(x)
+
+        def sqrt_covariance_product(self, x, z):
+            return z * self.scale
+
+        def expected_sign(self, x, gradient):
+            return torch.erf(gradient / self.scale / math.sqrt(2))
+
+        def sample(self, x, generator=None):
+            raise AssertionError("coordinates are independent")
+
+    known = make_sde(name)
+    unknown = type(known)(lambda x: known.gradient_function(x), Law(), ETA)
+    one, two = (
+        nk.integrate(sde, start(), steps=5, replicates=3, substeps=substeps) for sde in (known, unknown)
+    )
+    torch.testing.assert_close(one.state["x"], two.state["x"])
 
 
 @pytest.mark.parametrize("name", ["rmsprop", "adam"])
@@ -297,6 +325,24 @@ def test_infinite_variance_is_refused_and_signsgd_named(name):
 def test_a_learning_rate_beyond_stability_warns_with_the_value():
     with pytest.warns(UserWarning, match=r"0\.3 is beyond the stability limit 0\.2"):
         nk.SGDSDE(lambda x: x, nk.GaussianNoise(scale=1.0), 0.3, curvature=10.0)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        nk.Quadratic(torch.tensor([1.0, 10.0])),
+        nk.Quadratic(torch.tensor([[5.5, 4.5], [4.5, 5.5]])),
+        LinearRegression(torch.tensor([[4.0, 2.0], [-4.0, 2.0]]) * 1.25**0.5 / 2**0.5, torch.zeros(2)),
+    ],
+    ids=["diagonal", "matrix", "regression"],
+)
+def test_a_loss_that_knows_its_hessian_warns_by_itself(problem):
+    with pytest.warns(UserWarning, match=r"0\.3 is beyond the stability limit 0\.2 of curvature 10"):
+        nk.SGDSDE(problem.gradient, nk.GaussianNoise(scale=1.0), 0.3)
+    with pytest.warns(UserWarning, match=r"limit 0\.1 of curvature 20"):
+        nk.SGDSDE(problem.gradient, nk.GaussianNoise(scale=1.0), 0.15, curvature=20.0)
+    nk.SGDSDE(problem.gradient, nk.GaussianNoise(scale=1.0), 0.19)
+    nk.SGDSDE(lambda x: problem.gradient(x), nk.GaussianNoise(scale=1.0), 0.3)
 
 
 def test_an_order_two_equation_needs_an_order_two_solver():

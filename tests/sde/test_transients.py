@@ -62,6 +62,16 @@ def test_signsgd():
     assert (ratio - 1).abs().max() < 0.1
 
 
+def test_signsgd_with_decoupled_decay():
+    sde = nk.SignSGDSDE(PROBLEM.gradient, NOISE, ETA, weight_decay=0.5)
+    sigmas, ratio = gap(sde, lambda p: nk.SignSGD(p, ETA, weight_decay=0.5), 100)
+    assert sigmas < 6
+    assert (ratio - 1).abs().max() < 0.1
+    # Without it the mean would be elsewhere by far more than that.
+    plain, _ = gap(nk.SignSGDSDE(PROBLEM.gradient, NOISE, ETA), lambda p: nk.SignSGD(p, ETA, 0.5), 100)
+    assert plain > 50
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_rmsprop_from_the_state_of_the_optimizer(decay):
     sde = nk.RMSpropSDE(PROBLEM.gradient, NOISE, ETA, weight_decay=decay)
