@@ -18,6 +18,7 @@ from noisekit.plots.style import theme
 from noisekit.plots.tail_index import plot_tail_index
 from noisekit.plots.training_curve import plot_training_curve
 from noisekit.plots.trajectories import plot_trajectories
+from noisekit.plots.truth import plot_truth
 from noisekit.plots.weak_order import plot_weak_order
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "plot_tail_index",
     "plot_training_curve",
     "plot_trajectories",
+    "plot_truth",
     "plot_weak_order",
     "theme",
 ]

@@ -121,18 +121,30 @@ def _real_minibatches() -> list[Experiment]:
 def _images_and_text() -> list[Experiment]:
     """Networks that two cores can only just run in ensembles."""
     sizes: dict[str, dict[str, Any]] = {
-        "fashion-cnn": {"n_samples": 256, "replicates": 48, "steps": 16},
-        "fashion-resnet": {"n_samples": 64, "replicates": 16, "steps": 8},
-        "shakespeare-gpt": {"n_samples": 48, "replicates": 16, "steps": 8},
+        "fashion-cnn": {"n_samples": 256, "steps": 16},
+        "fashion-resnet": {"n_samples": 64, "steps": 8},
+        "shakespeare-gpt": {"n_samples": 48, "steps": 8},
     }
-    rows = []
-    for problem, size in sizes.items():
-        for optimizer, rate in {"sgd": 0.05, "signsgd": 0.0005, "adamw": 0.001}.items():
-            given = {"learning_rate": rate, "pretraining": 40, "warmup": 10, **size}
-            if problem != "fashion-cnn" and optimizer == "signsgd":
-                continue
-            rows.append(_experiment(problem, optimizer, **given, arms=(*MAIN, "ode")))
-    return rows
+    replicates = {
+        "fashion-cnn": {"sgd": 256, "signsgd": 96, "adamw": 128},
+        "fashion-resnet": {"sgd": 128, "adamw": 96},
+        "shakespeare-gpt": {"sgd": 64, "adamw": 48},
+    }
+    rates = {"sgd": 0.02, "signsgd": 0.0005, "adamw": 0.001}
+    return [
+        _experiment(
+            problem,
+            optimizer,
+            learning_rate=rates[optimizer],
+            replicates=count,
+            pretraining=40,
+            warmup=10,
+            arms=(*MAIN, "ode"),
+            **sizes[problem],
+        )
+        for problem, counts in replicates.items()
+        for optimizer, count in counts.items()
+    ]
 
 
 def _deep_network() -> list[Experiment]:

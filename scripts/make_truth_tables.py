@@ -1,0 +1,176 @@
+"""Write the tables and figures of docs/truth.md from the study of truth in data/truth_study.
+
+python scripts/make_truth_tables.py
+
+The study itself: noisekit study --preset full --output data/truth_study/full.nc
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import xarray as xr
+
+from noisekit.plots import plot_truth
+from noisekit.plots.groups import optimizers_in
+from noisekit.plots.insights import draw_insight
+from noisekit.plots.style import theme
+from noisekit.results import open_tree
+from noisekit.truth import headline, insights, table
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "data" / "truth_study"
+FIGURES = ROOT / "docs" / "truth"
+
+TARGETS = {"sgd": 0.3, "signsgd": 0.5}
+"""Largest mean relative gap asked for on real minibatches, in per cent; .5 for adaptive optimizers."""
+FROM_ZERO = 1.2
+ARMS = (
+    "consistent",
+    "surrogate",
+    "published",
+    "malladi",
+    "gaussian_law",
+    "fitted_covariance",
+    "fitted_gaussian",
+    "fitted_student_t",
+    "double_covariance",
+    "isotropic",
+    "ode",
+    "no_v_noise",
+    "independent_signs",
+)
+
+
+def main() -> None:
+    with open_tree(DATA / "full.nc") as tree:
+        for name, text in tables(tree).items():
+            (DATA / f"{name}.md").write_text(text)
+            print(DATA / f"{name}.md")
+        draw(tree)
+
+
+def tables(tree: xr.DataTree) -> dict[str, str]:
+    """Return the tables of the page in markdown, by the names of their files."""
+    rows = table(tree)
+    own = headline(tree).merge(rows[["experiment", "problem", "optimizer", "noise"]].drop_duplicates())
+    real = own[own["noise"] == "minibatch"]
+    small = rows[rows["problem"].eq("breast-cancer-mlp")]
+    warm = small[~small["experiment"].str.endswith("from-zero")]
+    zero = rows[rows["experiment"].str.endswith("from-zero") & rows["noise"].eq("minibatch")]
+    return {
+        "headline": _headline(tree, real),
+        "ablation": _grid(warm, ARMS),
+        "from_zero": _grid(zero, ("consistent", "published", "malladi")),
+        "synthetic": _synthetic(own[own["noise"] != "minibatch"]),
+        "insights": _insights(insights(tree)),
+    }
+
+
+def _headline(tree: xr.DataTree, real: pd.DataFrame) -> str:
+    lines = [["experiment", "runs", "gap of the mean loss", "asked", "from dt", "spread", "without noise"]]
+    for row in real.to_dict("records"):
+        attributes = tree["truth"][row["experiment"]].attrs
+        zero = row["experiment"].endswith("from-zero")
+        most = FROM_ZERO if zero else TARGETS.get(row["optimizer"], 0.5)
+        known = row["ode_gap"] == row["ode_gap"]
+        lines.append(
+            [
+                f"`{row['experiment']}`",
+                str(attributes["replicates"]),
+                _figure(row["gap"], row["gap_error"]),
+                f"≤ {most:g}",
+                f"{row['discretisation_error']:.2f} %",
+                f"{row['std_ratio']:.2f} ± {row['std_ratio_error']:.2f}",
+                f"{row['ode_gap']:.2f} %, {row['ode_std_ratio']:.2f}" if known else "",
+            ]
+        )
+    return markdown(lines)
+
+
+def _grid(rows: pd.DataFrame, arms: Iterable[str]) -> str:
+    """Return gap and spread of predictions, a row a prediction and a column an optimizer."""
+    names = list(dict.fromkeys(rows["optimizer"]))
+    lines = [["prediction", *names]]
+    for arm in arms:
+        cells = []
+        for name in names:
+            found = rows[rows["optimizer"].eq(name) & rows["prediction"].eq(arm)].to_dict("records")
+            if not found:
+                cells.append("")
+            elif found[0]["refusal"]:
+                cells.append("no SDE")
+            else:
+                row = found[0]
+                cells.append(f"{_figure(row['gap'], row['gap_error'])}, {row['std_ratio']:.2f}")
+        if any(cells):
+            lines.append([arm.replace("_", " "), *cells])
+    return markdown(lines)
+
+
+def _synthetic(rows: pd.DataFrame) -> str:
+    lines = [["experiment", "gap of the mean loss", "from dt", "spread", "without noise"]]
+    for row in rows.to_dict("records"):
+        if row["refusal"]:
+            lines.append([f"`{row['experiment']}`", "no SDE: infinite variance", "", "", ""])
+            continue
+        known = row["ode_gap"] == row["ode_gap"]
+        step = row["discretisation_error"]
+        lines.append(
+            [
+                f"`{row['experiment']}`",
+                _figure(row["gap"], row["gap_error"]),
+                f"{step:.2f} %" if step == step else "",
+                f"{row['std_ratio']:.2f} ± {row['std_ratio_error']:.2f}",
+                f"{row['ode_gap']:.2g} %, {row['ode_std_ratio']:.2f}" if known else "",
+            ]
+        )
+    return markdown(lines)
+
+
+def _insights(rows: pd.DataFrame) -> str:
+    lines = [["insight", "finding", "in numbers"]]
+    lines += [[r["insight"].replace("_", " "), r["finding"], r["verdict"]] for r in rows.to_dict("records")]
+    return markdown(lines)
+
+
+def _figure(value: float, error: float) -> str:
+    digits = 2 if value < 10 else 1
+    return f"{value:.{digits}f} ± {error:.{digits}f} %"
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """Return lines of cells as a table in markdown, the first being its head."""
+    head, *body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return "\n".join([head, "|---" * len(lines[0]) + "|", *body]) + "\n"
+
+
+def draw(tree: xr.DataTree) -> None:
+    """Draw the figures of the page."""
+    FIGURES.mkdir(exist_ok=True)
+    small = "breast-cancer-mlp|digits"
+    rows = sum(bool(re.search(small, name)) for name in tree["truth"].children)
+    with theme():
+        figure, (left, right) = plt.subplots(
+            1, 2, figsize=(8.6, 1.2 + 0.5 * rows), sharey=True, layout="constrained"
+        )
+        plot_truth(tree, only=small, ax=left)
+        plot_truth(tree, only=small, quantity="std_ratio", ax=right)
+        handles, labels = left.get_legend_handles_labels()
+        for ax in (left, right):
+            ax.get_legend().remove()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        figure.savefig(FIGURES / "predictions.png", dpi=150)
+        plt.close(figure)
+    for name in optimizers_in(tree, "insight"):
+        figure = draw_insight(tree["insight"][name])
+        figure.savefig(FIGURES / f"{name}.png", dpi=150)
+        plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
