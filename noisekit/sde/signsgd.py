@@ -46,6 +46,12 @@ class SignSGDSDE(OptimizerSDE):
         if not callable(getattr(noise, "expected_sign", None)):
             raise InputError("SignSGDSDE needs a noise model with expected_sign(x, gradient).")
 
+    def check(self, x: Tensor) -> None:
+        super().check(x)
+        if self.noise.independent:
+            # Tables of E[sign g] are made now, not in the first step.
+            self.noise.expected_sign(x[:1], torch.zeros_like(x[:1]))
+
     def n_normals(self, x: Tensor) -> int:
         if self.noise.independent:
             return x.shape[-1]
