@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError, NonFiniteError, UnsupportedModelError
+from noisekit.gradients import device
 from noisekit.gradients.contributions import Contribution, Explicit, chunks, measure
 from noisekit.gradients.measure import Measured, Workspace, measure_rows
 from noisekit.gradients.record import GradientStatistics
@@ -227,7 +228,7 @@ class Collector:
         once, not to wait for it at every step; without coordinates too, for it takes the whole gradients.
         """
         gradient = self.example
-        on_device = gradient.device.type != "cpu"
+        on_device = not device.on_host(gradient)
         if on_device and self.selection.checked:
             return
         exact = 1e-6 if gradient.dtype == torch.float64 else 1e-2 if on_device else 1e-3

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from noisekit.errors import InputError
+from noisekit.gradients import device
 from noisekit.gradients.batch import ONE_SAMPLE, Batch, CallArguments, as_batch, count_samples
 from noisekit.gradients.checkpointing import aside, in_backward
 from noisekit.gradients.checks import check_training, plan_for, refuse_mixing_layers
@@ -104,7 +105,7 @@ class GradientNoiseRecorder:
             "gram": gram and self._ranks is None,
             "seed": seed,
         }
-        self._several = micro_batches > 1
+        self._several, self._micro_batches = micro_batches > 1, micro_batches
         self._keep_uses = gram and (self._several or self._ranks is not None)
         self._keep_moments = moments
         self._moments: RunningMoments | None = None
@@ -363,7 +364,9 @@ class GradientNoiseRecorder:
                 model = gathered(self.model) if any(p.plan.replayed for p in seen) else self.model
                 if self._ranks is None:
                     gram = bool(self._wanted["gram"])
-                    sums, losses = sums_of_step(model, seen, self._names(), gram=gram)
+                    sums, losses = sums_of_step(
+                        model, seen, self._names(), gram=gram, expected=self._micro_batches
+                    )
                     loss = losses.mean()
                 else:
                     sums, loss = merge_step(self._ranks, model, seen, self._names())
@@ -382,9 +385,11 @@ class GradientNoiseRecorder:
             return
         if sums.n_samples < 2:
             raise InputError(ONE_SAMPLE)
-        rate = float(self.optimizer.param_groups[0]["lr"])
+        rate = self.optimizer.param_groups[0]["lr"]
+        if isinstance(rate, Tensor):
+            rate = rate.detach().clone()  # it may be on the device, and changes in place
         row = Row.of(sums, self.step, loss, rate, time.perf_counter() - self._start)
-        if sums.squared_norms.device.type == "cpu":
+        if device.on_host(sums.squared_norms):
             row.check_finite(self._names())
         elif self._rows:  # the row before is ready: looking at it does not wait for this step
             self._rows[-1].check_finite(self._names())

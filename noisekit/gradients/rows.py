@@ -34,7 +34,7 @@ class Row:
     step: int
     n_samples: int
     loss: Tensor
-    learning_rate: float
+    learning_rate: float | Tensor
     elapsed: float
     trace: Tensor
     mean_squared_norm: Tensor
@@ -48,7 +48,7 @@ class Row:
     arrived: torch.cuda.Event | None
 
     @classmethod
-    def of(cls, sums: Sums, step: int, loss: Tensor, learning_rate: float, elapsed: float) -> Row:
+    def of(cls, sums: Sums, step: int, loss: Tensor, learning_rate: float | Tensor, elapsed: float) -> Row:
         variances = sums.variances()
         return cls(
             step,
@@ -88,7 +88,7 @@ class Row:
         return {
             "step": float(self.step),
             "loss": float(self.loss),
-            "learning_rate": self.learning_rate,
+            "learning_rate": float(self.learning_rate),
             "gradient_norm": squared**0.5,
             "noise_trace": trace,
             "signal_squared": signal,
@@ -122,7 +122,7 @@ def join_rows(
     return GradientRecord(
         step=torch.tensor([row.step for row in rows]),
         loss=torch.stack([row.loss for row in rows]).float().cpu(),
-        learning_rate=torch.tensor([row.learning_rate for row in rows]),
+        learning_rate=torch.tensor([float(row.learning_rate) for row in rows]),
         gradient_norm=squared.sum(1).sqrt(),
         elapsed_time=torch.tensor([row.elapsed for row in rows], dtype=torch.float64),
         block=list(selection.sizes),

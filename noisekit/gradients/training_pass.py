@@ -161,16 +161,17 @@ class TrainingPass:
 
 
 def sums_of_step(
-    model: nn.Module, passes: Sequence[TrainingPass], names: Sequence[str], *, gram: bool
+    model: nn.Module, passes: Sequence[TrainingPass], names: Sequence[str], *, gram: bool, expected: int
 ) -> tuple[Sums, Tensor]:
     """Return the sums over the samples of all ``passes`` before one optimizer step, and their losses.
 
-    A pass that a GradScaler found infinite and skipped is left out where a finite one follows.
+    Where there are more passes than ``expected``, those that a GradScaler found infinite and skipped are left
+    out if a finite one follows; to see them waits for the device.
     """
     for p in passes:
         p.step_samples = sum(each.n_samples for each in passes)
     parts = [p.sums(model, names) for p in passes]
-    if len(parts) > 1:
+    if len(parts) > expected:
         finite = [bool(part.squared_norms.isfinite().all()) for part in parts]
         first = finite.index(True) if True in finite else 0
         parts, passes = parts[first:], passes[first:]
