@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -32,7 +34,7 @@ def panels(*heights: float, columns: int = 1) -> tuple[Figure, np.ndarray]:
     return figure, axes
 
 
-def bars(ax: Axes, x: np.ndarray, y: np.ndarray, error: np.ndarray, **style: object) -> None:
+def bars(ax: Axes, x: np.ndarray, y: np.ndarray, error: np.ndarray, **style: Any) -> None:
     """Draw points with 95 % intervals, which do not reach 0 on a logarithmic axis."""
     reach = 1.96 * np.nan_to_num(error)
     below = np.minimum(reach, 0.9 * y) if ax.get_yscale() == "log" else reach

@@ -2,7 +2,8 @@
 
 Every function takes ``preset`` ("quick", "full", or sizes of its own), ``seed`` and ``progress`` (a function
 of the share of the work done, or None), and returns an xarray Dataset whose attributes hold ``claim``,
-``verdict`` (what came out, with numbers) and ``finding`` ("held", "held in part" or "failed", by a rule in the code).
+``verdict`` (what came out, with numbers) and ``finding`` ("held", "held in part" or "failed", by a rule in
+the code).
 The figure of an insight has its name in :mod:`noisekit.plots.insights`.
 """
 

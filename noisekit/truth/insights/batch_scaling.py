@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from noisekit._typing import OptimizerFactory
 from noisekit.noise import GaussianNoise
 from noisekit.optimizers import RMSpropW, simulate_optimizer
 from noisekit.problems import Quadratic, load_problem
@@ -193,7 +193,7 @@ def _scaled(optimizer: str, rule: str, ratio: float, decay: float, sizes: Sizes)
     return scaled | ({"eps": original["eps"]} if rule.startswith("ε") else {})
 
 
-def _maker(name: str, settings: dict[str, Any]) -> Callable[[list[torch.Tensor]], torch.optim.Optimizer]:
+def _maker(name: str, settings: dict[str, Any]) -> OptimizerFactory:
     kind = torch.optim.AdamW if name == "adamw" else RMSpropW
     return lambda params: kind(params, **settings)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 import xarray as xr
 
+from noisekit._typing import OptimizerFactory
 from noisekit.noise import GaussianNoise
 from noisekit.optimizers import RMSpropW, simulate_optimizer
 from noisekit.theory import loss_bound, stationary_law
@@ -115,7 +115,7 @@ def _blocks(
     return ShiftedQuadratic(blocks.float(), minimum.float()), factor, centres
 
 
-def _maker(name: str, sizes: Sizes) -> Callable[[list[torch.Tensor]], torch.optim.Optimizer]:
+def _maker(name: str, sizes: Sizes) -> OptimizerFactory:
     kinds = {
         "rmspropw": RMSpropW,
         "adamw": torch.optim.AdamW,
@@ -204,6 +204,6 @@ def _verdict(
         f"({OPTIMIZERS[int(row)]}, σ = {sizes.levels[int(column)]:.3g}); floor over the discrete stationary "
         f"law {ratio[0].min():.3f} to {ratio[0].max():.3f}. With the minimum at {sizes.offset:g} in each "
         f"coordinate the decay itself costs: growth {slopes(1)}; the floor of RMSpropW reaches "
-        f"{floor[1, 0, -1]:.3g}, nearly all of it bias; at σ = {sizes.levels[k]:.3g} it is {worse[k]:.2f} times "
-        f"that of RMSprop with L2."
+        f"{floor[1, 0, -1]:.3g}, nearly all of it bias; at σ = {sizes.levels[k]:.3g} it is "
+        f"{worse[k]:.2f} times that of RMSprop with L2."
     )

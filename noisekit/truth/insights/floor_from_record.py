@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from noisekit._typing import OptimizerFactory
 from noisekit.gradients import gradient_statistics
 from noisekit.optimizers import SignSGD, simulate_optimizer
 from noisekit.problems import ModelProblem, load_problem
@@ -98,8 +98,8 @@ def floor_from_record(*, preset: Preset | Sizes, seed: int = 0, progress: Progre
     Returns:
         Over ``run``: ``excess`` with ``excess_error``, the mean loss of the last 60 % of the runs less the
         loss at the minimum; ``predicted``; ``ratio`` with ``ratio_error``; ``trend`` with its error, the
-        change between the first and the second half of that window, over the prediction; ``sign_bias``, the root of
-        Σ(E sign g)² at the minimum over its largest value √d: 0 where the noise is symmetric.
+        change between the first and the second half of that window, over the prediction; ``sign_bias``, the
+        root of Σ(E sign g)² at the minimum over its largest value √d: 0 where the noise is symmetric.
 
     Source: the closed form is derived; see ``noise_floor``.
     """
@@ -179,7 +179,7 @@ def _run(
     return solution.observables["loss"].double() - lowest
 
 
-def _maker(name: str, rate: float) -> Callable[[list[Tensor]], torch.optim.Optimizer]:
+def _maker(name: str, rate: float) -> OptimizerFactory:
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "signsgd": SignSGD}
     return lambda params: kinds[name](params, lr=rate)
 
@@ -226,7 +226,7 @@ def _dataset(rows: list[dict[str, float | str]], sizes: Sizes, seed: int) -> xr.
     column = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     variables = {name: variable("run", column[name], *text[name]) for name in text}
     coordinates = {name: variable("run", column[name], *described[name]) for name in described}
-    coordinates["optimizer"] = ("run", column["optimizer"])
+    coordinates["optimizer"] = variable("run", column["optimizer"], "optimizer")
     return insight_dataset(
         "floor_from_record",
         CLAIM,
@@ -266,9 +266,25 @@ def _verdict(column: dict[str, Array]) -> str:
         f"{'; '.join(map(row, with_minimum))}. Root mean square of E sign g at the minimum, which the "
         f"prediction for SignSGD takes to be 0: {sign}."
     )
+    at_rate = [k for k in with_minimum if column["optimizer"][k] == "signsgd"]
+    at_rate = [k for k in at_rate if column["batch_size"][k] == column["batch_size"][at_rate[0]]]
+    if len(at_rate) == 2:
+        text += (
+            " Extrapolated to η = 0, "
+            f"{plus_minus(*_share_at_zero_rate(column, *at_rate))} of SignSGD's excess at "
+            f"η = {column['learning_rate'][at_rate[0]]:g} stays: it is a bias, not a fluctuation."
+        )
     if without:
         text += (
             " Without the penalty the data are separable and the loss has no minimum; excess over prediction "
             f"there: {'; '.join(map(row, without))}."
         )
     return text
+
+
+def _share_at_zero_rate(column: dict[str, Array], first: int, second: int) -> tuple[float, float]:
+    """Return the share of the excess of ``first`` that a straight line in η through both leaves at η = 0."""
+    (a, b), (low, high) = column["excess"][[first, second]], column["learning_rate"][[first, second]]
+    weight = low / (high - low)
+    error = weight / a * np.hypot(column["excess_error"][second], b / a * column["excess_error"][first])
+    return float(1 - weight * (b - a) / a), float(error)

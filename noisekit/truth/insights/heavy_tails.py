@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 import xarray as xr
 
+from noisekit._typing import OptimizerFactory
 from noisekit.errors import InfiniteVarianceError
 from noisekit.noise import StudentTNoise
 from noisekit.optimizers import SignSGD, simulate_optimizer
@@ -121,7 +121,7 @@ def _both(name: str, problem: Quadratic, noise: StudentTNoise, sizes: Sizes, see
     }
 
 
-def _maker(name: str, sizes: Sizes) -> Callable[[list[torch.Tensor]], torch.optim.Optimizer]:
+def _maker(name: str, sizes: Sizes) -> OptimizerFactory:
     if name == "sgd":
         return lambda params: torch.optim.SGD(params, lr=sizes.sgd_rate)
     kinds = {"signsgd": SignSGD, "rmsprop": torch.optim.RMSprop, "adam": torch.optim.Adam}

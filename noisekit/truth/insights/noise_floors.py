@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 import xarray as xr
 
+from noisekit._typing import OptimizerFactory
 from noisekit.noise import GaussianNoise
 from noisekit.optimizers import SignSGD, simulate_optimizer
 from noisekit.problems import Quadratic, load_problem
@@ -153,7 +153,7 @@ def _rate(name: str, sizes: Sizes) -> float:
     return sizes.batch_learning_rate if name == "sgd" else sizes.sign_learning_rate
 
 
-def _maker(name: str, rate: float) -> Callable[[list[torch.Tensor]], torch.optim.Optimizer]:
+def _maker(name: str, rate: float) -> OptimizerFactory:
     kinds = {"sgd": torch.optim.SGD, "signsgd": SignSGD, "rmsprop": torch.optim.RMSprop}
     return lambda params: kinds.get(name, torch.optim.Adam)(params, lr=rate)
 

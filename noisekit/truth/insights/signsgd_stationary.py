@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from noisekit.truth.insights.losses import random_spd
 from noisekit.truth.insights.sizes import Preset, sizes_of
 
 LAWS = ("gaussian", "gaussian, correlated", "t5", "t3", "t2", "t1")
-SOURCES = ("published", "sde", "discrete")
+SOURCES: tuple[Literal["published", "sde", "discrete"], ...] = ("published", "sde", "discrete")
 CLAIM = (
     "SignSGD settles in the stationary law of its SDE for every tail of the noise, even without a variance."
 )
