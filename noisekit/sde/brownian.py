@@ -18,6 +18,7 @@ from noisekit.noise.base import NoiseModel
 from noisekit.sde.blocks import Block
 from noisekit.sde.constants import Constants
 from noisekit.sde.normals import BlockNormals
+from noisekit.sde.philox import PhiloxNormals
 from noisekit.sde.streams import Workspace, stream_key
 
 
@@ -62,7 +63,9 @@ class Draws:
         """Buffers in the shape of the chunk's x, of the thread that steps it at the moment."""
         self.constants: Constants | None = None
         """What an equation knows of the chunk beforehand."""
-        self.source = BlockNormals(blocks, substeps, n_normals, like, self.workspace)
+        self.source: BlockNormals | PhiloxNormals = BlockNormals(
+            blocks, substeps, n_normals, like, self.workspace
+        )
         self.bridge = bridge_matrix(substeps).to(like)
 
     def normals(self, step: int) -> Tensor:

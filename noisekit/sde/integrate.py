@@ -19,6 +19,7 @@ from noisekit.sde.base import OptimizerSDE, Substep
 from noisekit.sde.blocks import group_blocks
 from noisekit.sde.brownian import Draws
 from noisekit.sde.checkpoint import load_checkpoint, save_checkpoint
+from noisekit.sde.fused import FusedSteps
 from noisekit.sde.inputs import (
     check_count,
     check_observables,
@@ -29,6 +30,7 @@ from noisekit.sde.inputs import (
     replicate_state,
     replicate_x0,
 )
+from noisekit.sde.philox import PhiloxNormals
 from noisekit.sde.progress import progress_bar
 from noisekit.sde.share import Share
 from noisekit.sde.solution import Solution
@@ -57,6 +59,7 @@ def integrate(
     checkpoint_every: int = 100,
     progress: bool = False,
     ranks: Ranks | None = None,
+    fused: bool = False,
 ) -> Solution:
     """Return paths of an optimizer SDE from t = ηk₀ to η(k₀ + steps), dt = η/substeps.
 
@@ -73,7 +76,10 @@ def integrate(
     threads over blocks of replicates, for gradients that may be called from several threads;
     ``checkpoint`` a file that is written every ``checkpoint_every`` steps and resumed from if it exists;
     ``ranks`` the processes, each of which makes the same call, that share the replicates: every one returns
-    the solution of all of them, and the numbers do not depend on how many there are.
+    the solution of all of them, and the numbers do not depend on how many there are; ``fused`` takes normals
+    of the counter-based generator Philox, the same on every device, and where there is an NVIDIA GPU with
+    Triton makes all steps of SGD or SignSGD on a diagonal quadratic with Gaussian noise in one kernel (tried
+    in Triton's interpreter only).
     Returns a Solution; a path that is not finite is marked with its first bad step in ``diverged``.
     Raises InputError for arguments out of range, InfiniteVarianceError where the SDE needs a variance.
     """
@@ -104,6 +110,8 @@ def integrate(
         state = sde.start(x, own, start_step, lead if solver.uses_euler_step else None)
         plan = saved_steps(start_step, steps, save_every)
         settings = sde.settings() | {"solver": solver.name, "start_step": start_step}
+        if fused:
+            settings["random_numbers"] = "philox"
         identity = settings | {
             "sde": sde.name,
             "learning_rate": sde.learning_rate,
@@ -117,12 +125,15 @@ def integrate(
             "keep_state": keep_state,
             "quantiles": list(levels),
             "start": [float(value.double().sum()) for value in state.values()],
+            "fused": fused,
             "equation": [] if checkpoint is None else _fingerprint(sde, x, start_step + steps - 1),
         }
         share.check_same(identity)
         state = share.part(state)
         trajectory = Trajectory(plan, state, functions, keep_state=keep_state, quantiles=levels)
-        runner = _Runner(sde, solver, trajectory, lead, share, _chunks(sde, state, share, seed, substeps))
+        chunks = _chunks(sde, state, share, seed, substeps, fused)
+        kernel = FusedSteps.of(sde, solver, state["x"], substeps, seed) if fused else None
+        runner = _Runner(sde, solver, trajectory, lead, share, chunks, kernel)
         path = None if checkpoint is None else Path(checkpoint)
         reached = None if path is None else load_checkpoint(path, state, trajectory, identity, share)
         _run(
@@ -162,7 +173,9 @@ class _Chunk:
     draws: Draws
 
 
-def _chunks(sde: OptimizerSDE, state: State, share: Share, seed: int, substeps: int) -> list[_Chunk]:
+def _chunks(
+    sde: OptimizerSDE, state: State, share: Share, seed: int, substeps: int, fused: bool
+) -> list[_Chunk]:
     x, origin = state["x"], share.rows.start
     workspace = Workspace()
     chunks = []
@@ -171,6 +184,8 @@ def _chunks(sde: OptimizerSDE, state: State, share: Share, seed: int, substeps: 
         views = {name: value[rows] for name, value in state.items()}
         draws = Draws(seed, group, sde.n_normals(views["x"]), substeps, views["x"], workspace)
         draws.constants = sde.constants(views["x"])
+        if fused:
+            draws.source = PhiloxNormals(draws.origin, draws.rows, draws.n_normals, substeps, views["x"])
         chunks.append(_Chunk(rows, views, draws))
     return chunks
 
@@ -185,8 +200,13 @@ class _Runner:
     lead: float
     share: Share
     chunks: list[_Chunk]
+    kernel: FusedSteps | None
 
     def advance(self, chunk: _Chunk, first: int, last: int) -> None:
+        if self.kernel is not None:
+            finite = self.kernel.advance(chunk.state["x"], chunk.draws.origin, first, last)
+            self.trajectory.finite_steps[chunk.rows] += finite
+            return
         with torch.no_grad():
             substeps, eta = chunk.draws.substeps, self.sde.learning_rate
             totals = chunk.state["x"].new_empty(last - first, chunk.draws.rows)

@@ -1,0 +1,76 @@
+"""Normals from the counter-based generator Philox: any of them by itself, in any order, on any device."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from noisekit.sde.streams import mix64
+
+_MASK = 2**32 - 1
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+ROUNDS = 10
+
+
+def philox(counter: tuple[Tensor, ...], key: int) -> tuple[Tensor, ...]:
+    """Return the four 32-bit words of Philox4x32-10 at a counter of four 32-bit words, as int64 tensors.
+
+    Arguments: ``counter`` four int64 tensors that broadcast with each other; ``key`` 64 bits.
+    Source: Salmon, Moraes, Dror, Shaw 2011, Parallel random numbers: as easy as 1, 2, 3.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key & _MASK, key >> 32
+    for _ in range(ROUNDS):
+        # The 64 bits of a product wrap around the sign, which the mask takes away.
+        first, second = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            (second >> 32 & _MASK) ^ c1 ^ k0,
+            second & _MASK,
+            (first >> 32 & _MASK) ^ c3 ^ k1,
+            first & _MASK,
+        )
+        k0, k1 = k0 + _WEYL[0] & _MASK, k1 + _WEYL[1] & _MASK
+    return c0, c1, c2, c3
+
+
+def normals_of(first: Tensor, second: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return two normals from two 32-bit words: √(−2 ln u) (cos θ, sin θ) (Box, Muller 1958)."""
+    u = first.to(dtype) * 2.0**-32 + 2.0**-33
+    signed = second - (second >> 31 << 32)
+    theta = signed.to(dtype) * (2 * math.pi * 2.0**-32)
+    radius = u.log_().mul_(-2).sqrt_()
+    return radius * theta.cos(), radius.mul_(theta.sin_())
+
+
+def philox_key(seed: int) -> int:
+    """Return the key of a seed, 64 bits."""
+    return mix64(seed & (2**64 - 1))
+
+
+class PhiloxNormals:
+    """Standard normals of a range of replicates, each named by (seed, replicate, coordinate, step, number).
+
+    The counter is (coordinate, replicate, step, number // 4): a normal depends on nothing else, neither on
+    blocks nor on what was drawn before. The numbers of a step are in the order of the Brownian bridge.
+    """
+
+    def __init__(self, origin: int, rows: int, n_normals: int, substeps: int, like: Tensor) -> None:
+        self.substeps, self.shape, self.like = substeps, (substeps, rows, n_normals), like
+        self.coordinate = torch.arange(n_normals, device=like.device)
+        self.replicate = torch.arange(origin, origin + rows, device=like.device)[:, None]
+
+    def draw(self, seed: int, step: int) -> Tensor:
+        """Return the normals (substep, replicate, normal) of optimizer step ``step``."""
+        out = self.like.new_empty(self.shape)
+        dtype = torch.float64 if out.dtype == torch.float64 else torch.float32
+        like = torch.zeros_like(self.replicate + self.coordinate)
+        for group in range(0, self.substeps, 4):
+            counter = (self.coordinate + like, self.replicate + like, like + step, like + group // 4)
+            a, b, c, d = philox(counter, philox_key(seed))
+            pairs = (*normals_of(a, b, dtype), *normals_of(c, d, dtype))
+            for number, values in enumerate(pairs[: self.substeps - group]):
+                out[group + number] = values
+        return out
