@@ -50,7 +50,7 @@ def test_trainings_leave_small_files_that_say_what_made_them(folder: Path, name:
 @pytest.mark.slow
 def test_checks_and_measurements_are_written(folder: Path) -> None:
     checks = json.loads((folder / "checks.json").read_text())["checks"]
-    assert len(checks) == 4
+    assert len(checks) == 5
     assert all(found["holds"] for found in checks.values())
     speeds = json.loads((folder / "integrate.json").read_text())["integrate"]
     assert {row["optimizer"] for row in speeds} >= {"SGD", "SignSGD", "RMSprop", "Adam"}

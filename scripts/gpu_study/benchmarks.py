@@ -15,6 +15,7 @@ from noisekit.problems.datasets import shakespeare
 from noisekit.problems.gpt import next_token_loss
 
 EQUATIONS = {"SGD": nk.SGDSDE, "SignSGD": nk.SignSGDSDE, "RMSprop": nk.RMSpropSDE, "Adam": nk.AdamSDE}
+FUSED = ("SGD", "SignSGD")
 SUBSTEPS, SHORT, LONG = 8, 10, 60
 
 
@@ -31,23 +32,24 @@ def measure_integrate(settings: Settings, path: Path) -> None:
     for coordinates, paths in shapes:
         problem = nk.Quadratic(torch.linspace(0.5, 1.5, coordinates, device=settings.device))
         for name, equation in EQUATIONS.items():
-            if settings.late:
-                break
             sde = equation(problem.gradient, nk.GaussianNoise(scale=0.1), 1e-3)
-            rate = speed(settings, sde, coordinates, paths)
-            found.append(
-                {"optimizer": name, "coordinates": coordinates, "paths": paths}
-                | {"per_second": rate, "of_copy_limit": rate / limit}
-            )
+            for fused in (False, True) if name in FUSED else (False,):
+                if settings.late:
+                    break
+                rate = speed(settings, sde, coordinates, paths, fused=fused)
+                found.append(
+                    {"optimizer": name, "fused": fused, "coordinates": coordinates, "paths": paths}
+                    | {"per_second": rate, "of_copy_limit": rate / limit}
+                )
     write_json(path, settings.facts() | {"copy_bytes_per_second": bandwidth, "integrate": found})
 
 
-def speed(settings: Settings, sde: Any, coordinates: int, paths: int) -> float:
+def speed(settings: Settings, sde: Any, coordinates: int, paths: int, *, fused: bool) -> float:
     """Return path·coordinate·substeps per second of the loop."""
     x0 = torch.ones(coordinates, device=settings.device)
 
     def run(steps: int) -> Callable[[], Any]:
-        options: dict[str, Any] = {"save_every": steps, "keep_state": False, "quantiles": ()}
+        options: dict[str, Any] = {"save_every": steps, "keep_state": False, "quantiles": (), "fused": fused}
         return lambda: nk.integrate(
             sde, x0, steps=steps, substeps=SUBSTEPS, replicates=paths, seed=settings.seed, **options
         )

@@ -99,6 +99,30 @@ def same_numbers_of_fewer(settings: Settings) -> dict[str, Any]:
     return {"holds": all(gap <= 1e-6 for gap in gaps.values()), "relative_gap": gaps}
 
 
+def fused_kernel(settings: Settings) -> dict[str, Any]:
+    """The kernel takes the steps that the CPU takes with the same normals; paths that leave are counted."""
+    gaps = {}
+    problem = nk.Quadratic(torch.linspace(0.5, 1.5, D))
+    for name, kind in (("SGD", nk.SGDSDE), ("SignSGD", nk.SignSGDSDE)):
+        for substeps in (1, 2, 4, 8):
+            found = []
+            for device in (torch.device("cpu"), settings.device):
+                curved = nk.Quadratic(problem.hessian.to(device))
+                sde = kind(curved.gradient, nk.GaussianNoise(scale=0.1), 0.01)
+                options: dict[str, Any] = {"steps": 20, "substeps": substeps, "save_every": 10}
+                x0 = torch.ones(D, device=device)
+                solution = nk.integrate(sde, x0, replicates=300, seed=1, fused=True, **options)
+                found.append(solution.state["x"].cpu())
+            gaps[f"{name}, {substeps} substeps"] = float((found[0] - found[1]).abs().max())
+    far = torch.ones(300, D, device=settings.device)
+    far[7, 3] = 3e38
+    steep = nk.Quadratic(torch.full((D,), 20.0, device=settings.device))
+    sde = nk.SGDSDE(steep.gradient, nk.GaussianNoise(scale=0.1), 0.2)
+    left = nk.integrate(sde, far, steps=2, substeps=1, replicates=300, fused=True).diverged >= 0
+    counted = left.nonzero().flatten().tolist() == [7]
+    return {"holds": counted and all(gap < 1e-4 for gap in gaps.values()), "gaps": gaps, "counted": counted}
+
+
 def statistics_in_float32(settings: Settings) -> dict[str, Any]:
     """Records of bf16 training hold float32, finite, and the same again."""
     first, second = recorded(settings, 3), recorded(settings, 3)
@@ -140,6 +164,7 @@ def waits(settings: Settings, run: Callable[[int], Any], steps: int) -> int:
 CHECKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "the same numbers again": same_numbers_again,
     "the same numbers of fewer replicates": same_numbers_of_fewer,
+    "the fused kernel takes the steps of the CPU": fused_kernel,
     "float32 statistics of bf16 training": statistics_in_float32,
     "no waiting in loops": no_waiting_in_loops,
 }
