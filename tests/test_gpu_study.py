@@ -14,6 +14,7 @@ import noisekit as nk
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("checks", "integrate", "recorder", "resnet", "gpt")
+"""Those that leave a file at toy size."""
 
 
 def gpu_study(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -78,3 +79,10 @@ def test_what_cannot_run_is_said_at_once(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert "torch sees no GPU" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_truth_study_is_planned(tmp_path: Path) -> None:
+    done = gpu_study("--smoke", "--out", str(tmp_path), "truth")
+    assert done.returncode == 0, done.stderr
+    assert "adam" in done.stdout

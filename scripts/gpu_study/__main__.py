@@ -30,7 +30,7 @@ PARTS: dict[str, tuple[str, Callable[[Settings, Path], None]]] = {
     "resnet": ("fashion-resnet.nc", train_resnet),
     "gpt": ("shakespeare-gpt-10m.nc", lambda settings, path: train_gpt(settings, path, "10m")),
     "gpt-100m": ("shakespeare-gpt-100m.nc", lambda settings, path: train_gpt(settings, path, "100m")),
-    "truth": ("truth", run_truth_study),
+    "truth": ("truth.nc", run_truth_study),
 }
 """Name: the file it writes, and what writes it; the quick ones first."""
 
