@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from noisekit.errors import InputError, unknown_name
 from noisekit.plots.groups import dataset, has_group, optimizers_in, shorten
 from noisekit.plots.style import MUTED, ROLE, axes_or_new, themed
-from noisekit.plots.ticks import whole_ticks
+from noisekit.plots.ticks import plain_log_ticks, whole_ticks
 
 
 @themed
@@ -95,7 +95,7 @@ def _against_runs(ax: Axes, law: DrawnLaw, measured: np.ndarray, error: np.ndarr
     x, y, bar = law.predicted[usable], measured[usable], 1.96 * error[usable]
     label = f"{law.n} real runs" if law.n else "real runs"
     ax.errorbar(
-        x, y, yerr=[np.minimum(bar, 0.9 * y), bar], fmt="o", color=ROLE["real"], markersize=3,
+        x, y, yerr=[np.minimum(bar, 0.9 * y), bar], fmt="o", color=ROLE["real"], markersize=4,
         elinewidth=0.7, alpha=0.75, label=label,
     )  # fmt: skip
     ends = np.array([0.6 * min(x.min(), y.min()), 1.7 * max(x.max(), y.max())])
@@ -104,9 +104,11 @@ def _against_runs(ax: Axes, law: DrawnLaw, measured: np.ndarray, error: np.ndarr
     shown = np.isfinite(published) & (published > 0)
     if shown.any():
         ax.plot(
-            x[shown], published[shown], "x", color=ROLE["surrogate"], markersize=4, label="published form"
+            x[shown], published[shown], "x", color=ROLE["surrogate"], markersize=6, label="published form"
         )
     ax.set(xscale="log", yscale="log", xlim=tuple(ends), ylim=tuple(ends))
+    plain_log_ticks(ax.xaxis)
+    plain_log_ticks(ax.yaxis)
     ax.set(xlabel="predicted stationary variance", ylabel="variance of real runs")
 
 

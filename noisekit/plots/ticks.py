@@ -30,7 +30,7 @@ def whole_ticks(axis: Axis) -> None:
 
 
 def _label(value: float) -> str:
-    if 1e-3 <= value < 1e4:
+    if 1e-4 <= value < 1e4:
         return f"{value:.3g}"
     power = int(np.floor(np.log10(value) + 1e-9))
     leading = value / 10.0**power

@@ -169,7 +169,19 @@ def _write(tree: xr.DataTree, path: Path, suffix: str) -> None:
         # Version 2 of the format: version 3 has no agreed way to write text coordinates.
         tree.to_zarr(path, zarr_format=2, consolidated=True)
     else:
+        _reserve(path, sum(node.to_dataset(inherit=False).nbytes for node in tree.subtree))
         tree.to_netcdf(path, engine="h5netcdf")
+
+
+def _reserve(path: Path, n_bytes: int) -> None:
+    """Raise OSError if a file of ``n_bytes`` has no room: HDF5 ends the process where a disk is full."""
+    size = n_bytes + n_bytes // 8 + 2**16
+    if not hasattr(os, "posix_fallocate"):
+        if shutil.disk_usage(path.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
 
 
 def replace(partial: Path, path: Path) -> None:

@@ -11,6 +11,7 @@ import xarray as xr
 from scipy import stats
 
 from noisekit.results.seeds import by_seed
+from noisekit.results.summary_experiments import experiment_rows
 
 COLUMNS = ["topic", "quantity", "of", "value", "lower", "upper", "units", "batch_size", "note"]
 
@@ -32,6 +33,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for describe in (_training, _noise, _tail, _fits, _theory, _comparison):
         rows += describe(tree)
+    rows += [_row(topic, what, value, **rest) for topic, what, value, rest in experiment_rows(tree)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
