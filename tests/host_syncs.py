@@ -104,9 +104,8 @@ class _Calls(TorchFunctionMode):
             if any(self._is_device(value) for value in [*args[1:], *kwargs.values()]):
                 self.syncs.note("copy from the host")
                 return func(*args, **kwargs)
-        elif func in (Tensor.__getitem__, Tensor.__setitem__) and not self._on_host(own):
-            if any(self._on_host(leaf) for leaf in tree_leaves(args[1])):
-                self.syncs.note("index from the host")
+        elif func in (Tensor.__getitem__, Tensor.__setitem__) and self._index_from_host(own, args[1]):
+            self.syncs.note("index from the host")
         result = func(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         made = func in (*FACTORIES, *RANDOM, *FROM_VALUES) and kwargs.get("device") is None and not tensors
@@ -119,8 +118,10 @@ class _Calls(TorchFunctionMode):
     def _on_host(self, value: Any) -> bool:
         return isinstance(value, Tensor) and self._host.get(id(value)) is value
 
+    def _index_from_host(self, values: Tensor, index: Any) -> bool:
+        return not self._on_host(values) and any(self._on_host(leaf) for leaf in tree_leaves(index))
+
     def _is_device(self, value: Any) -> bool:
         """Whether ``value`` says where to move a tensor: a device, or a tensor that is on it."""
-        return isinstance(value, str | torch.device) or (
-            isinstance(value, Tensor) and not self._on_host(value)
-        )
+        on_device = isinstance(value, Tensor) and not self._on_host(value)
+        return on_device or isinstance(value, str | torch.device)

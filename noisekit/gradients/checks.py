@@ -88,6 +88,16 @@ def check_training(
         )
 
 
+def refuse_closure(step: tuple[Any, ...]) -> None:
+    """Raise where ``step``, the (optimizer, args, kwargs) that the hook of a step gets, was given a closure."""
+    given = [*step[1], *step[2].values()] if step else []
+    if any(callable(argument) for argument in given):
+        raise InputError(
+            "optimizer.step(closure) computes the loss inside the step, where the recorder is blind: "
+            "call recorder.record(inputs, targets) before it."
+        )
+
+
 def check_device(model: nn.Module, inputs: Batch) -> None:
     """Raise where no input is on a device of the model."""
     of_model = {p.device for p in model.parameters()}

@@ -17,7 +17,7 @@ from noisekit.errors import InputError
 from noisekit.gradients import device
 from noisekit.gradients.batch import ONE_SAMPLE, Batch, CallArguments, as_batch, count_samples
 from noisekit.gradients.checkpointing import aside, in_backward
-from noisekit.gradients.checks import check_training, plan_for, refuse_mixing_layers
+from noisekit.gradients.checks import check_training, plan_for, refuse_closure, refuse_mixing_layers
 from noisekit.gradients.collector import Sums
 from noisekit.gradients.compiled import EagerStance
 from noisekit.gradients.contributions import Contribution
@@ -59,6 +59,8 @@ class GradientNoiseRecorder:
     output gradients of all layers until the optimizer steps. ``ranks`` says which processes train together
     where ``model`` is a module inside the one that is wrapped. A model that fully_shard has split (FSDP2) is
     recorded likewise: each process then holds the statistics of whole parameters, as large as the model.
+    On a GPU no recorded step but the first waits for the device: a bad sample is named when the next step is
+    recorded, or by ``result``.
     Raises InputError if the model is already attached, UnsupportedModelError if samples mix, NonFiniteError
     naming step, parameter and sample where a gradient is NaN or infinite.
 
@@ -105,7 +107,7 @@ class GradientNoiseRecorder:
             "gram": gram and self._ranks is None,
             "seed": seed,
         }
-        self._several, self._micro_batches = micro_batches > 1, micro_batches
+        self._several = micro_batches > 1
         self._keep_uses = gram and (self._several or self._ranks is not None)
         self._keep_moments = moments
         self._moments: RunningMoments | None = None
@@ -346,11 +348,8 @@ class GradientNoiseRecorder:
             self._passes[-1].gradients[name] = gradient.detach().clone()
 
     def _before_step(self, *step: Any) -> None:
-        if self.blind and any(callable(argument) for argument in _arguments_of(step)):
-            raise InputError(
-                "optimizer.step(closure) computes the loss inside the step, where the recorder is blind: "
-                "call recorder.record(inputs, targets) before it."
-            )
+        if self.blind:
+            refuse_closure(step)
         seen = [p for p in self._passes if p.differentiated]
         if seen and not self._recorded_by_call:
             if any(p.factor is None for p in seen):
@@ -364,9 +363,7 @@ class GradientNoiseRecorder:
                 model = gathered(self.model) if any(p.plan.replayed for p in seen) else self.model
                 if self._ranks is None:
                     gram = bool(self._wanted["gram"])
-                    sums, losses = sums_of_step(
-                        model, seen, self._names(), gram=gram, expected=self._micro_batches
-                    )
+                    sums, losses = sums_of_step(model, seen, self._names(), gram=gram)
                     loss = losses.mean()
                 else:
                     sums, loss = merge_step(self._ranks, model, seen, self._names())
@@ -399,8 +396,3 @@ class GradientNoiseRecorder:
             self._moments = own if self._moments is None else self._moments.merge(own)
         if self.on_record is not None:
             self.on_record(row.summary())
-
-
-def _arguments_of(step: tuple[Any, ...]) -> list[Any]:
-    """Return what ``step`` was called with, of the (optimizer, args, kwargs) that its hook gets."""
-    return [*step[1], *step[2].values()] if step else []

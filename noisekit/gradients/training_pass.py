@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
@@ -161,17 +163,16 @@ class TrainingPass:
 
 
 def sums_of_step(
-    model: nn.Module, passes: Sequence[TrainingPass], names: Sequence[str], *, gram: bool, expected: int
+    model: nn.Module, passes: Sequence[TrainingPass], names: Sequence[str], *, gram: bool
 ) -> tuple[Sums, Tensor]:
     """Return the sums over the samples of all ``passes`` before one optimizer step, and their losses.
 
-    Where there are more passes than ``expected``, those that a GradScaler found infinite and skipped are left
-    out if a finite one follows; to see them waits for the device.
+    A pass that a GradScaler found infinite and skipped is left out where a finite one follows.
     """
     for p in passes:
         p.step_samples = sum(each.n_samples for each in passes)
     parts = [p.sums(model, names) for p in passes]
-    if len(parts) > expected:
+    if len(parts) > 1 and _called_by_scaler():
         finite = [bool(part.squared_norms.isfinite().all()) for part in parts]
         first = finite.index(True) if True in finite else 0
         parts, passes = parts[first:], passes[first:]
@@ -181,6 +182,16 @@ def sums_of_step(
         return parts[0], losses
     merged = merge_sums(parts)
     return (replace(merged, gram=_gram(passes, names)) if gram else merged), losses
+
+
+def _called_by_scaler() -> bool:
+    """Whether a GradScaler calls the optimizer, having waited for the gradients to see if they are finite."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "torch.amp.grad_scaler":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _gram(passes: Sequence[TrainingPass], names: Sequence[str]) -> Tensor:
