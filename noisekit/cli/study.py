@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from noisekit.cli.command import Command, log, print_json, print_rows, rows
+from noisekit.cli.command import PAGE, Command, log, print_json, print_rows, rows
 from noisekit.cli.problem_names import FOLDER
 
 if TYPE_CHECKING:
@@ -81,16 +83,14 @@ class Study(Command):
                 "\nratio of the standard deviations of the loss. The ODE, without noise, must be worse.\n"
             )
         for _, row in insights(tree).iterrows():
-            print(f"{row['insight']}: {row['finding']}. {row['verdict']}")
-        print(f"\nData: {output}")
+            print(textwrap.fill(f"{row['insight']}: {row['finding']}. {row['verdict']}", PAGE) + "\n")
+        print(f"Data: {output}")
         return 0
 
     def command(self) -> str:
         """Return the line that repeats this study."""
         words = [f"noisekit study --preset {self.preset}"]
         if self.only:
-            import shlex
-
             words.append(f"--only {shlex.quote(self.only)}")
         if self.device != "cpu":
             words.append(f"--device {self.device}")
