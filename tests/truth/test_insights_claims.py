@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from scipy.special import erf
 
 from noisekit.plots.insights import draw_insight
-from noisekit.truth import insights
 from noisekit.truth.insights import (
     batch_scaling,
     decoupled_decay,
@@ -27,7 +26,7 @@ def sizes(name, **changes):
     """Return the sizes of an insight, smaller."""
     from importlib import import_module
 
-    return import_module(f"{insights.__name__}.{name}").Sizes(**changes)
+    return import_module(f"noisekit.truth.insights.{name}").Sizes(**changes)
 
 
 def check(data, tmp_path):
@@ -42,6 +41,11 @@ def check(data, tmp_path):
         figure = draw_insight(read.load())
     assert isinstance(figure, Figure)
     figure.canvas.draw()
+    for text in figure.findobj(mpl.text.Text):
+        if text.get_visible() and text.get_text().strip():
+            box = text.get_window_extent()
+            assert box.x0 >= -1, text
+            assert box.x1 <= figure.bbox.x1 + 1, text
     plt.close("all")
 
 

@@ -132,3 +132,4 @@ def test_passing_a_level_is_interpolated_on_the_logarithm():
     loss = torch.exp(-time / 10).expand(16, -1)
     assert _passing(loss, time, float(np.exp(-2.5)))[0] == pytest.approx(25.0)
     assert np.isnan(_passing(loss, time, 1e-9)[0])
+    assert np.isnan(_passing(loss, time, 2.0)[0])

@@ -27,12 +27,16 @@ def draw_batch_scaling(data: xr.Dataset, *, optimizer: str | None = None) -> Fig
     ratio = data["ratio"].values
     for line, problem in zip(axes, problems, strict=True):
         for ax, (quantity, label) in zip(line, _QUANTITY.items(), strict=True):
+            if not np.isfinite(rows[quantity].sel(problem=problem)).any():
+                ax.set_axis_off()
+                ax.text(0.5, 0.5, "starts at its floor", ha="center", color=MUTED, transform=ax.transAxes)
+                continue
             ax.set(xscale="log", yscale="log")
             ax.axhline(1, color=MUTED, linestyle=":", linewidth=1.2)
             for k, rule in enumerate(data["rule"].values):
                 value = rows[quantity].sel(problem=problem, rule=rule).values
                 error = rows[f"{quantity}_error"].sel(problem=problem, rule=rule).values
-                known = np.isfinite(value)
+                known = np.isfinite(value) & np.isfinite(value[ratio == 1])
                 if not known.any():
                     continue
                 original = value[ratio == 1]

@@ -16,7 +16,8 @@ from noisekit.plots.ticks import plain_log_ticks
 def draw_floor_from_record(data: xr.Dataset) -> Figure:
     """Draw the excess loss that real runs reach over its prediction, one row a setting.
 
-    Runs on a loss without a minimum end below where they began; they are marked at the left edge.
+    Runs on a loss without a minimum (no penalty, λ = 0) end below where they began; they are marked at the
+    left edge.
 
     data: result of ``noisekit.truth.insights.floor_from_record``
     Returns the figure.
@@ -42,13 +43,13 @@ def draw_floor_from_record(data: xr.Dataset) -> Figure:
             ax.plot(1.12 * left, row, "<", color=colour)
             text = f"below the start: {format_with_error(float(ratio[row]), float(error[row]))}"
             ax.annotate(text, (1.3 * left, row), va="center", fontsize=8.5)
-        penalty = "" if float(item["penalty"]) > 0 else ", no penalty"
+        penalty = "" if float(item["penalty"]) > 0 else ", λ = 0"
         rate, batch = float(item["learning_rate"]), float(item["batch_size"])
         labels.append(f"{NAMES.get(name, name)}, η = {rate:g}, B = {batch:g}{penalty}")
     ax.set(xscale="log", xlim=(left, right), ylim=(n - 0.5, -0.5))
     ax.set_yticks(np.arange(n), labels)
     ax.grid(visible=False, axis="y")
-    ax.set_xlabel("excess loss reached / predicted floor")
-    ax.set_title("Floor of a network from its record", x=0.0)
+    ax.set_xlabel("floor reached / predicted")
+    ax.set_title("Floor from the record")
     plain_log_ticks(ax.xaxis)
     return figure

@@ -199,15 +199,16 @@ def _maker(name: str, settings: dict[str, Any]) -> OptimizerFactory:
 
 
 def _passing(loss: torch.Tensor, time: torch.Tensor, level: float) -> tuple[float, float]:
-    """Return when the mean loss first falls to ``level`` (nan if never), with the error from eight groups."""
+    """Return when the mean loss first falls to ``level``, with the error from eight groups.
+
+    NaN if it never does, or if it began there.
+    """
 
     def first(mean: torch.Tensor) -> float:
         below = torch.nonzero(mean <= level)
-        if not len(below):
+        if not len(below) or mean[0] <= level:
             return float("nan")
         k = int(below[0, 0])
-        if k == 0:
-            return 0.0
         share = (mean[k - 1].log() - np.log(level)) / (mean[k - 1].log() - mean[k].log())
         return float(time[k - 1] + share * (time[k] - time[k - 1]))
 
