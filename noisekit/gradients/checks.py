@@ -89,7 +89,7 @@ def check_training(
 
 
 def refuse_closure(step: tuple[Any, ...]) -> None:
-    """Raise where ``step``, the (optimizer, args, kwargs) that the hook of a step gets, was given a closure."""
+    """Raise where ``step``, the (optimizer, args, kwargs) that its hook gets, was given a closure."""
     given = [*step[1], *step[2].values()] if step else []
     if any(callable(argument) for argument in given):
         raise InputError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from noisekit.errors import InputError, UnsupportedModelError
-from noisekit.gradients.sharded import sharded_names, shards_of
+from noisekit.gradients.sharded import among_processes, sharded_names, shards_of
 
 
 class Ranks:
@@ -36,7 +36,7 @@ class Ranks:
 
         Raises UnsupportedModelError for parameters that are sharded in another way.
         """
-        if sharded_names(model):
+        if among_processes() and sharded_names(model):
             ranks = cls(shards_of(model))
             return ranks if ranks.size > 1 else None
         inner: Any = model

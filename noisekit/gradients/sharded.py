@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.utils._pytree import tree_map
 from torch.utils.hooks import RemovableHandle
 
@@ -28,6 +29,11 @@ _FSDP = "torch.distributed.fsdp"
 def is_sharded(value: object) -> bool:
     """Whether ``value`` is a tensor of which this process holds a part (a DTensor)."""
     return hasattr(value, "placements")
+
+
+def among_processes() -> bool:
+    """Whether this process has joined others, without which nothing is sharded."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def sharded_names(model: nn.Module) -> list[str]:
@@ -55,7 +61,11 @@ def shards_of(model: nn.Module) -> Any:
 def sharded_units(model: nn.Module) -> list[nn.Module]:
     """Return the modules of ``model`` that ``fully_shard`` was called on."""
     fsdp = sys.modules.get(_FSDP)  # a sharded model was made with it; importing it takes a while
-    return [] if fsdp is None else [m for m in model.modules() if isinstance(m, fsdp.FSDPModule)]
+    return (
+        []
+        if fsdp is None or not among_processes()
+        else [m for m in model.modules() if isinstance(m, fsdp.FSDPModule)]
+    )
 
 
 def gathered(model: nn.Module) -> nn.Module:
