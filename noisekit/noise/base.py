@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,16 +85,41 @@ def check_batch_size(batch_size: int | None) -> int | None:
     """Return ``batch_size`` if it is a positive whole number or None; refuse it otherwise."""
     if batch_size is None:
         return None
-    if isinstance(batch_size, bool) or batch_size != int(batch_size) or batch_size < 1:
-        raise InputError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1.")
-    return int(batch_size)
+    return check_whole("batch_size", batch_size)
+
+
+def check_whole(name: str, value: float) -> int:
+    """Return ``value`` as an int if it is a whole number of at least 1."""
+    number = not isinstance(value, bool) and isinstance(value, (int, float))
+    if not number or not math.isfinite(value) or value != int(value) or value < 1:
+        raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+    return int(value)
+
+
+def check_flag(name: str, value: bool) -> bool:
+    """Return ``value`` if it is True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}; it must be True or False.")
+    return value
+
+
+def as_real(name: str, value: Any) -> Tensor:
+    """Return ``value`` as a tensor of real floating-point numbers, at least one of them."""
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"{name} is a {type(value).__name__}; give a number or a tensor of numbers."
+        ) from None
+    if tensor.is_complex() or tensor.dtype == torch.bool or tensor.numel() == 0:
+        came = "empty" if tensor.numel() == 0 else str(tensor.dtype)
+        raise InputError(f"{name} is {came}; give real numbers, one or more.")
+    return tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
 
 
 def check_scale(scale: Tensor | float, name: str = "scale") -> Tensor:
     """Return ``scale`` as a tensor of shape () or (coordinate,); refuse negative or non-finite values."""
-    tensor = torch.as_tensor(scale)
-    if not tensor.is_floating_point():
-        tensor = tensor.to(torch.get_default_dtype())
+    tensor = as_real(name, scale)
     if tensor.ndim > 1:
         raise InputError(
             f"{name} has shape {tuple(tensor.shape)}; give a number or one value a coordinate, (coordinate,)."

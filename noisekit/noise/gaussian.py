@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
-from noisekit.noise.base import NoiseModel, check_batch_size, check_dimension, check_scale, squared_in_range
+from noisekit.noise.base import (
+    NoiseModel,
+    as_real,
+    check_batch_size,
+    check_dimension,
+    check_scale,
+    squared_in_range,
+)
 
 
 class GaussianNoise(NoiseModel):
@@ -129,11 +136,9 @@ class GaussianNoise(NoiseModel):
 
 def check_factor(factor: Tensor, scale: Tensor | None) -> Tensor:
     """Return ``factor`` (coordinate, rank) if it is finite and matches ``scale``; refuse it otherwise."""
-    factor = torch.as_tensor(factor)
-    if factor.ndim != 2 or not factor.is_floating_point():
-        raise InputError(
-            f"factor has shape {tuple(factor.shape)}, {factor.dtype}; it must be float (coordinate, rank)."
-        )
+    factor = as_real("factor", factor)
+    if factor.ndim != 2:
+        raise InputError(f"factor has shape {tuple(factor.shape)}; it must be (coordinate, rank).")
     if not bool(torch.isfinite(factor).all()):
         raise InputError("factor holds NaN or infinite values; every entry must be finite.")
     if scale is not None and scale.ndim and scale.shape[0] != factor.shape[0]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError, unknown_name
-from noisekit.noise.base import NoiseModel, check_batch_size, check_dimension
+from noisekit.noise.base import NoiseModel, check_batch_size, check_dimension, check_flag, check_whole
 from noisekit.noise.gaussian import safe_scale
 from noisekit.problems.base import SampledProblem
 from noisekit.problems.network import ModelProblem
@@ -57,16 +57,14 @@ class MinibatchNoise(NoiseModel):
         size = check_batch_size(batch_size)
         if size is None:
             raise InputError("MinibatchNoise needs a batch_size.")
-        if not replacement and size > problem.n_samples:
+        if not check_flag("replacement", replacement) and size > problem.n_samples:
             raise InputError(
                 f"batch_size {size} exceeds the {problem.n_samples} samples; draw with replacement or fewer."
             )
-        if draws != int(draws) or draws < 1:
-            raise InputError(f"draws is {draws}; a whole number of minibatches, at least 1, is needed.")
         self.problem = problem
         self.batch_size: int = size
         self.law = law
-        self.draws = draws
+        self.draws = check_whole("draws", draws)
         self.replacement = replacement
         self._n_coordinates = len(problem.x0)
         self._cache = _AtPoint()

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InfiniteVarianceError, InputError
-from noisekit.noise.base import NoiseModel, check_batch_size, check_dimension, check_scale, squared_in_range
+from noisekit.noise.base import (
+    NoiseModel,
+    as_real,
+    check_batch_size,
+    check_dimension,
+    check_flag,
+    check_scale,
+    squared_in_range,
+)
 from noisekit.noise.gaussian import check_factor, safe_scale
 from noisekit.noise.student_t_cdf import StudentTSign
 from noisekit.noise.student_t_likelihood import log_radial_constant, student_t_log_density
@@ -42,7 +50,7 @@ class StudentTNoise(NoiseModel):
     ) -> None:
         self.scale = check_scale(scale)
         self.df = _check_df(df)
-        self.multivariate = multivariate or factor is not None
+        self.multivariate = check_flag("multivariate", multivariate) or factor is not None
         self.factor = None if factor is None else check_factor(factor, self.scale)
         if self.scale.ndim and self.df.ndim and self.scale.shape != self.df.shape:
             raise InputError(
@@ -161,9 +169,7 @@ def draw_student_t(df: Tensor, shape: torch.Size, like: Tensor, generator: torch
 
 
 def _check_df(df: Tensor | float) -> Tensor:
-    tensor = torch.as_tensor(df)
-    if not tensor.is_floating_point():
-        tensor = tensor.to(torch.get_default_dtype())
+    tensor = as_real("df", df)
     if tensor.ndim > 1:
         raise InputError(
             f"df has shape {tuple(tensor.shape)}; give a number or one value a coordinate, (coordinate,)."

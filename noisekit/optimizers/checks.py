@@ -11,14 +11,23 @@ from noisekit.errors import InputError
 
 def check_nonnegative(name: str, value: float | Tensor) -> None:
     """Refuse a value that is negative or not finite."""
-    if not math.isfinite(float(value)) or float(value) < 0:
-        raise InputError(f"{name} is {float(value)}; it must be a finite number, 0 or above.")
+    number = _as_number(name, value)
+    if not math.isfinite(number) or number < 0:
+        raise InputError(f"{name} is {number}; it must be a finite number, 0 or above.")
 
 
 def check_average(name: str, value: float) -> None:
     """Refuse a value outside [0, 1)."""
-    if not 0 <= value < 1:
+    if not 0 <= _as_number(name, value) < 1:
         raise InputError(f"{name} is {value}; it must be in [0, 1).")
+
+
+def _as_number(name: str, value: float | Tensor) -> float:
+    """Return a number, or the one number of a tensor, as a float."""
+    single = isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex()
+    if not single and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise InputError(f"{name} is {value!r}; it must be a number.")
+    return float(value)
 
 
 def gradients_of(params: list[Tensor], optimizer: str) -> list[Tensor]:

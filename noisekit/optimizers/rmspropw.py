@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from noisekit.noise.base import check_flag
 from noisekit.optimizers.checks import check_average, check_nonnegative
 from noisekit.optimizers.grouped import GroupedOptimizer
 
@@ -37,6 +38,7 @@ class RMSpropW(GroupedOptimizer):
         check_average("alpha", alpha)
         check_nonnegative("eps", eps)
         check_nonnegative("weight_decay", weight_decay)
+        check_flag("maximize", maximize)
         defaults = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
         super().__init__(params, defaults)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from noisekit.noise.base import check_flag
 from noisekit.optimizers.checks import check_nonnegative
 from noisekit.optimizers.grouped import GroupedOptimizer
 
@@ -36,6 +37,7 @@ class SignSGD(GroupedOptimizer):
     ) -> None:
         check_nonnegative("lr", lr)
         check_nonnegative("weight_decay", weight_decay)
+        check_flag("maximize", maximize)
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "maximize": maximize})
 
     def __setstate__(self, state: dict[str, Any]) -> None:

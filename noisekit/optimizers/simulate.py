@@ -11,7 +11,7 @@ from torch import Tensor
 from noisekit._typing import Observable, OptimizerFactory, State
 from noisekit.errors import InputError
 from noisekit.gradients.ranks import Ranks
-from noisekit.noise.base import NoiseModel
+from noisekit.noise.base import NoiseModel, check_flag
 from noisekit.optimizers.state import (
     STATE_KEYS,
     checked_optimizer,
@@ -84,6 +84,8 @@ def simulate_optimizer(
         raise InputError(
             f"problem is a {type(problem).__name__}; give one such as Quadratic or ModelProblem."
         )
+    keep_state, progress = check_flag("keep_state", keep_state), check_flag("progress", progress)
+    replacement = check_flag("replacement", replacement)
     n_samples = _check_source(problem, noise, batch_size, replacement)
     seed, functions, given = check_seed(seed), check_observables(observables), check_state(init_state)
     x = replicate_x0(x0 if x0 is not None else given.get("x"), replicates)

@@ -23,6 +23,8 @@ def optimizer_state(optimizer: Optimizer) -> tuple[int, State]:
     count: 0.
     Raises InputError for a state that is not one value a coordinate.
     """
+    if not isinstance(optimizer, Optimizer):
+        raise InputError(f"optimizer is a {type(optimizer).__name__}; give a torch.optim.Optimizer.")
     params = [p for group in optimizer.param_groups for p in group["params"]]
     states = {p: optimizer.state.get(p, {}) for p in params}
     names = {name for p in params for key, name in STATE_KEYS.items() if _tensor_in(states[p], key, p)}

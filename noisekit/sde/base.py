@@ -93,8 +93,8 @@ class OptimizerSDE(ABC):
             )
         if schedule is not None and not callable(schedule):
             raise InputError("schedule must be a function of the step that returns a factor, or None.")
-        if order not in (1, 2):
-            raise InputError(f"order is {order}; the SDEs here have weak order 1 or 2.")
+        if isinstance(order, bool) or not isinstance(order, int) or order not in (1, 2):
+            raise InputError(f"order is {order!r}; the SDEs here have weak order 1 or 2.")
         self.gradient_function = gradient
         self.noise = noise
         self.learning_rate = positive_number("learning_rate", learning_rate)
@@ -266,25 +266,24 @@ def is_normal(noise: NoiseModel) -> bool:
 
 def positive_number(name: str, value: float) -> float:
     """Return ``value`` as a float if it is finite and above 0."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or value <= 0
-    ):
+    if not _is_number(value) or not math.isfinite(value) or value <= 0:
         raise InputError(f"{name} is {value!r}; it must be a finite number above 0.")
     return float(value)
 
 
 def decay_number(name: str, value: float) -> float:
     """Return ``value`` as a float if it is finite and not negative."""
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+    if not _is_number(value) or not math.isfinite(value) or value < 0:
         raise InputError(f"{name} is {value!r}; it must be a finite number, 0 or above.")
     return float(value)
 
 
 def averaging_number(name: str, value: float) -> float:
     """Return ``value`` as a float if it is in [0, 1)."""
-    if not isinstance(value, (int, float)) or not 0 <= value < 1:
+    if not _is_number(value) or not 0 <= value < 1:
         raise InputError(f"{name} is {value!r}; it must be in [0, 1).")
     return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

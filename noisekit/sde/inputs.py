@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -47,6 +49,13 @@ def check_state(given: State | None) -> State:
     ):
         raise InputError("init_state must map the names x, m and v to tensors.")
     return dict(given or {})
+
+
+def check_file(value: str | Path | None) -> Path | None:
+    """Return ``value`` as a path, None if there is none."""
+    if value is not None and not isinstance(value, (str, os.PathLike)):
+        raise InputError(f"checkpoint is a {type(value).__name__}; give the path of a file, or None.")
+    return None if value is None else Path(value)
 
 
 def check_quantiles(values: Sequence[float]) -> tuple[float, ...]:

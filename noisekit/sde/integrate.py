@@ -15,6 +15,7 @@ from torch import Tensor
 from noisekit._typing import Observable, State
 from noisekit.errors import InputError
 from noisekit.gradients.ranks import Ranks
+from noisekit.noise.base import check_flag
 from noisekit.sde.base import OptimizerSDE, Substep
 from noisekit.sde.blocks import group_blocks
 from noisekit.sde.brownian import Draws
@@ -22,6 +23,7 @@ from noisekit.sde.checkpoint import load_checkpoint, save_checkpoint
 from noisekit.sde.fused import FusedSteps
 from noisekit.sde.inputs import (
     check_count,
+    check_file,
     check_observables,
     check_quantiles,
     check_seed,
@@ -99,6 +101,8 @@ def integrate(
         raise InputError(f"An SDE of order {sde.order} needs a solver of that order; use StochasticHeun().")
     if workers > 1 and hasattr(sde.noise, "problem"):
         raise InputError("Noise from the data of a problem is computed in one thread; use workers=1.")
+    path = check_file(checkpoint)
+    keep_state, progress = check_flag("keep_state", keep_state), check_flag("progress", progress)
     given = check_state(init_state)
     x = replicate_x0(x0 if x0 is not None else given.get("x"), replicates)
 
@@ -134,7 +138,6 @@ def integrate(
         chunks = _chunks(sde, state, share, seed, substeps, fused)
         kernel = FusedSteps.of(sde, solver, state["x"], substeps, seed) if fused else None
         runner = _Runner(sde, solver, trajectory, lead, share, chunks, kernel)
-        path = None if checkpoint is None else Path(checkpoint)
         reached = None if path is None else load_checkpoint(path, state, trajectory, identity, share)
         _run(
             runner, state, plan, reached, path, checkpoint_every, identity, workers, progress and share.first

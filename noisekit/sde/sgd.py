@@ -10,7 +10,7 @@ from torch import Tensor
 
 from noisekit._typing import GradientFunction, State
 from noisekit.errors import InputError
-from noisekit.noise.base import NoiseModel
+from noisekit.noise.base import NoiseModel, check_flag
 from noisekit.sde.base import OptimizerSDE, Schedule, Substep, averaging_number, decay_number, positive_number
 from noisekit.sde.constants import largest_curvature
 
@@ -52,7 +52,7 @@ class SGDSDE(OptimizerSDE):
     ) -> None:
         super().__init__(gradient, noise, learning_rate, schedule=schedule, order=order)
         self.momentum = averaging_number("momentum", momentum)
-        self.nesterov = nesterov
+        self.nesterov = check_flag("nesterov", nesterov)
         self.weight_decay = decay_number("weight_decay", weight_decay)
         self.name = "sgd"
         self.state_names = ("x", "m") if momentum else ("x",)

@@ -35,6 +35,8 @@ def check_optimizer(name: str) -> str:
 def as_number(name: str, value: Any) -> float:
     """Return ``value`` as a float, or say that it is none."""
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{name} = {value!r}: a number is needed.") from None
@@ -90,6 +92,8 @@ def as_array(name: str, values: Any) -> Array:
         values = (values if values.is_complex() else values.double()).numpy()
     try:
         if values is None or np.iscomplexobj(values):
+            raise TypeError
+        if np.asarray(values).dtype == bool:
             raise TypeError
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):

@@ -176,7 +176,7 @@ def test_whole_data_set_without_replacement_has_no_noise():
         (lambda: MinibatchNoise(regression(), 0), "at least 1"),
         (lambda: MinibatchNoise(regression(), 4, law="gausian"), "Did you mean 'gaussian'"),
         (lambda: MinibatchNoise(regression(), N + 1, replacement=False), "exceeds the 40 samples"),
-        (lambda: MinibatchNoise(regression(), 4, draws=0), "minibatches, at least 1"),
+        (lambda: MinibatchNoise(regression(), 4, draws=0), "draws is 0; it must be a whole number"),
         (lambda: MinibatchNoise(regression(), 4).variance(two_points()[:, :2]), "but x has 2"),
         (
             lambda: MinibatchNoise(regression(), 4).sqrt_covariance_product(two_points(), two_points()),
