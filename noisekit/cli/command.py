@@ -61,6 +61,15 @@ def number(value: Any, digits: int = 6) -> str:
     return f"{value:.{digits}g}"
 
 
+def printable(text: str) -> str:
+    """Return ``text`` without control characters, with which a file could play tricks on a terminal.
+
+    >>> printable("red \x1b[31m alert")
+    'red ?[31m alert'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
 def print_rows(lines: list[list[str]]) -> None:
     """Print lines of cells in columns: numbers to the right, text to the left, the last column folded."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
@@ -69,9 +78,9 @@ def print_rows(lines: list[list[str]]) -> None:
     for line in lines:
         cells = [c.rjust(n) if r else c.ljust(n) for c, n, r in zip(line, widths, right, strict=True)]
         folded = textwrap.wrap(line[-1], max(PAGE - before, 30)) if before + len(line[-1]) > PAGE else []
-        print("  ".join([*cells[:-1], folded[0] if folded else cells[-1]]).rstrip())
+        print(printable("  ".join([*cells[:-1], folded[0] if folded else cells[-1]]).rstrip()))
         for more in folded[1:]:
-            print(" " * before + more)
+            print(printable(" " * before + more))
 
 
 def _is_number(cell: str) -> bool:
@@ -88,7 +97,7 @@ def print_table(table: pd.DataFrame) -> None:
         padded = (
             w.ljust(n) if is_text else w.rjust(n) for w, n, is_text in zip(line, widths, left, strict=True)
         )
-        print("  ".join(padded).rstrip())
+        print(printable("  ".join(padded).rstrip()))
 
 
 def _cell(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from noisekit.cli.command import Command, log, number, print_json, print_rows
+from noisekit.cli.command import Command, log, number, print_json, print_rows, printable
 
 if TYPE_CHECKING:
     from noisekit.study.stored_comparisons import ComparisonRow
@@ -62,7 +62,8 @@ class Compare(Command):
         print_rows(table if several else [line[1:] for line in table])
         print("\nGaps and errors are means over time, relative to the mean size of the observable.\n")
         for name, row in found:
-            print(f"{name + ', ' if several else ''}{row.optimizer}{_where(row)}: {row.text}")
+            file = f"{name}, " if several else ""
+            print(printable(f"{file}{row.optimizer}{_where(row)}: {row.text}"))
         return 0
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from noisekit.cli.command import PAGE, Command, File, number, print_json, print_rows
+from noisekit.cli.command import PAGE, Command, File, number, print_json, print_rows, printable
 from noisekit.cli.hyperparameters import OptimizerOptions
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Predict(Command):
 
 def _print(found: Prediction) -> None:
     for sentence in found.verdict:
-        print(textwrap.fill(sentence, PAGE))
+        print(textwrap.fill(printable(sentence), PAGE))
     if found.verdict:
         print()
     if found.figures:

@@ -125,7 +125,10 @@ def open_tree(
     except PermissionError as error:
         raise FileFormatError(f"{path} may not be read; change its permissions.") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise FileFormatError(f"{path} is not a result file, or is damaged: {_reason(error)}.") from error
+        where = _faulty_group(path, is_zarr, options)
+        raise FileFormatError(
+            f"{path} is not a result file, or is damaged{where}: {_reason(error)}."
+        ) from error
     try:
         validate(tree, where=str(path))
     except FileFormatError:
@@ -134,12 +137,41 @@ def open_tree(
     return tree
 
 
+def _faulty_group(path: Path, is_zarr: bool, options: dict[str, Any]) -> str:
+    """Return words that name the first group of a file which cannot be opened by itself, or nothing."""
+    try:
+        if is_zarr:
+            kept = {k: v for k, v in options.items() if k != "chunks"} | {"chunks": None}
+            folders = sorted({p.parent.parent for p in path.rglob(".zarray")})
+            groups = [str(f.relative_to(path)) for f in folders]
+        else:
+            import h5py
+
+            kept, groups = {"engine": "h5netcdf"}, []
+            with h5py.File(path) as file:
+                file.visititems(
+                    lambda name, item: groups.append(name) if isinstance(item, h5py.Group) else None
+                )
+    except (OSError, RuntimeError, ValueError):
+        return ""
+    for group in groups:
+        try:
+            xr.open_dataset(path, group=group, **kept).close()
+        except (OSError, ValueError, KeyError, RuntimeError):
+            return f" in the group /{group}"
+    return ""
+
+
 def _reason(error: Exception) -> str:
     text = str(error)
     if "truncated file" in text:
         return "it is cut short; copy or make it again"
     if "signature not found" in text:
         return "it is not in netCDF-4 (HDF5) format"
+    if "No group found" in text:
+        return "it holds no zarr store"
+    if "conflicting sizes" in text:
+        return f"{text.strip()}; copy the file again, or leave out the variable that is too long"
     return " ".join(text.split())[:200].rstrip(".") or type(error).__name__
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from noisekit.errors import InputError, unknown_name
-from noisekit.study.config import LEARNING_RATES
+from noisekit.study.config import LEARNING_RATES, MOST
 from noisekit.study.device import check_device
 
 
@@ -49,6 +49,8 @@ class CollectConfig:
             value = getattr(self, name)
             if value is not None and value < least.get(name, 1):
                 raise InputError(f"{name} is {value}; it needs to be at least {least.get(name, 1)}.")
+            if value is not None and value > MOST:
+                raise InputError(f"{name} is {value}; it needs to be at most {MOST:,}.")
         rate = self.learning_rate
         if rate is not None and not 0 < rate < math.inf:
             raise InputError(f"learning_rate is {rate}; it needs to be a positive number.")

@@ -18,6 +18,9 @@ LEARNING_RATES: dict[str, float] = {
 }
 """Learning rate of each optimizer that a study can compare, if none is given."""
 
+MOST = 10**9
+"""Largest number of anything that a study counts."""
+
 
 @dataclass(frozen=True)
 class StudyConfig:
@@ -102,6 +105,8 @@ class StudyConfig:
                 least = 0 if field.name in may_be_zero else smallest.get(field.name, 1)
                 if value < least:
                     raise InputError(f"{field.name} is {value}; it needs to be at least {least}.")
+                if value > MOST:
+                    raise InputError(f"{field.name} is {value}; it needs to be at most {MOST:,}.")
         if self.substeps & (self.substeps - 1):
             raise InputError(
                 f"substeps is {self.substeps}; it needs to be a power of two, such as 2, 4 or 8."

@@ -42,6 +42,8 @@ def rescalings(
     """
     name = check_optimizer(optimizer)
     ratio = check_positive("batch_ratio", batch_ratio)
+    if not 1e-9 < ratio < 1e9:
+        raise InputError(f"batch_ratio = {batch_ratio}: new batch over old, between 1e-9 and 1e9, is needed.")
     scale_hyperparameters(name, hyperparameters, 1.0)  # says what is wrong with the values themselves
     rows = []
     for preset in PRESETS:
