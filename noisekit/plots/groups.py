@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from noisekit.errors import InputError, unknown_name
+from noisekit.results.validate import reading
 
 _HOW_TO_GET = {
     "training": "attach a GradientNoiseRecorder to the training",
@@ -73,7 +74,8 @@ def dataset(tree: xr.DataTree, path: str, *variables: str, seeds: bool = False) 
             f"This figure needs {' and '.join(missing)} in the group /{path}, which has "
             f"{', '.join(map(str, data.data_vars))}; {hint}."
         )
-    return _small_loaded(data)
+    with reading(f"/{path}"):
+        return _small_loaded(data)
 
 
 def _small_loaded(data: xr.Dataset) -> xr.Dataset:

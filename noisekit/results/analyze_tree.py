@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from noisekit.errors import InputError
 from noisekit.results.labelled import array, dataset
 from noisekit.results.records import BOUNDS, windowed_scales
-from noisekit.results.validate import require_group
+from noisekit.results.validate import reading, require_group
 
 if TYPE_CHECKING:
     import torch
@@ -207,7 +207,8 @@ def _ranges(noise: xr.DataArray, memory: int) -> Iterator[tuple[int, NDArray[np.
     n, d = noise.sizes["sample"], noise.sizes["coordinate"]
     width = max(1, memory // (4 * _WORK * n))
     for start in range(0, d, width):
-        values = noise.isel(coordinate=slice(start, start + width)).values
+        with reading("/gradient_noise/samples"):
+            values = noise.isel(coordinate=slice(start, start + width)).values
         yield start, np.array(values, dtype=np.float32, order="C")
 
 

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,13 +145,11 @@ def _faulty_group(path: Path, is_zarr: bool, options: dict[str, Any]) -> str:
             folders = sorted({p.parent.parent for p in path.rglob(".zarray")})
             groups = [str(f.relative_to(path)) for f in folders]
         else:
-            import h5py
+            import h5netcdf
 
-            kept, groups = {"engine": "h5netcdf"}, []
-            with h5py.File(path) as file:
-                file.visititems(
-                    lambda name, item: groups.append(name) if isinstance(item, h5py.Group) else None
-                )
+            kept = {"engine": "h5netcdf"}
+            with h5netcdf.File(path, "r") as file:
+                groups = list(_group_names(file))
     except (OSError, RuntimeError, ValueError):
         return ""
     for group in groups:
@@ -160,6 +158,12 @@ def _faulty_group(path: Path, is_zarr: bool, options: dict[str, Any]) -> str:
         except (OSError, ValueError, KeyError, RuntimeError):
             return f" in the group /{group}"
     return ""
+
+
+def _group_names(group: Any, path: str = "") -> Iterator[str]:
+    for name, child in group.groups.items():
+        yield f"{path}{name}"
+        yield from _group_names(child, f"{path}{name}/")
 
 
 def _reason(error: Exception) -> str:

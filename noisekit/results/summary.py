@@ -12,6 +12,7 @@ from scipy import stats
 
 from noisekit.results.seeds import by_seed
 from noisekit.results.summary_experiments import experiment_rows
+from noisekit.results.validate import reading
 
 COLUMNS = ["topic", "quantity", "of", "value", "lower", "upper", "units", "batch_size", "note"]
 
@@ -31,9 +32,11 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
         return _over_seeds({seed: summary(run) for seed, run in runs.items()})
     tree = next(iter(runs.values()))
     rows: list[dict[str, Any]] = []
-    for describe in (_training, _noise, _tail, _fits, _theory, _comparison):
-        rows += describe(tree)
-    rows += [_row(topic, what, value, **rest) for topic, what, value, rest in experiment_rows(tree)]
+    for group, describe in _DESCRIBE.items():
+        with reading(group):
+            rows += describe(tree)
+    with reading("of an experiment"):
+        rows += [_row(topic, what, value, **rest) for topic, what, value, rest in experiment_rows(tree)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -189,3 +192,14 @@ def _comparison(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
 
 def _children(tree: xr.DataTree, group: str) -> list[tuple[str, xr.DataTree]]:
     return list(tree[group].children.items()) if group in tree.children else []
+
+
+_DESCRIBE = {
+    "/training": _training,
+    "/gradient_noise": _noise,
+    "/tail_index": _tail,
+    "/noise_model or /minibatch_noise": _fits,
+    "/theory": _theory,
+    "/comparison": _comparison,
+}
+"""What describes a group, by the group."""

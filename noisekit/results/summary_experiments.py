@@ -14,6 +14,7 @@ Row = tuple[str, str, float, dict[str, Any]]
 
 def experiment_rows(tree: xr.DataTree) -> Iterator[Row]:
     """Yield the rows of ``/weak_order``, ``/noise_sweep``, ``/batch_scaling`` and ``/stationary``."""
+    rest: dict[str, Any]
     for name, data in _groups(tree, "weak_order", "slope"):
         slope = float(data["slope"])
         error = float(data["slope_error"]) if "slope_error" in data else np.nan
@@ -44,8 +45,8 @@ def experiment_rows(tree: xr.DataTree) -> Iterator[Row]:
         if good.any():
             ratio = measured[good] / predicted[good]
             low, high = np.quantile(ratio, [0.25, 0.75])
-            rest = {"of": name, "lower": float(low), "upper": float(high)}
-            rest["note"] = f"median and quartiles over {good.sum()} coordinates"
+            note = f"median and quartiles over {good.sum()} coordinates"
+            rest = {"of": name, "lower": float(low), "upper": float(high), "note": note}
             yield "stationary law", "variance of runs over predicted", float(np.median(ratio)), rest
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import xarray as xr
 
-from noisekit.errors import FileFormatError, unknown_name
+from noisekit.errors import FileFormatError, NoisekitError, unknown_name
 from noisekit.results.schema import SCHEMA, Group, find_group
 from noisekit.results.seeds import SEED
 
@@ -56,6 +60,21 @@ def _validate_group(node: xr.DataTree, group: Group, where: str) -> None:
 
 def _axes(dims: tuple[object, ...]) -> str:
     return f"({', '.join(map(str, dims))})"
+
+
+@contextmanager
+def reading(group: str) -> Iterator[None]:
+    """Turn what a damaged file raises when its values are read into one sentence with the group."""
+    try:
+        yield
+    except (OSError, RuntimeError, zlib.error) as error:
+        if isinstance(error, NoisekitError):
+            raise
+        reason = " ".join(str(error).split())[:160].rstrip(".")
+        raise FileFormatError(
+            f"Values in the group {group} cannot be read: {reason}; the file is damaged, copy or make it "
+            "again."
+        ) from error
 
 
 def require_group(tree: xr.DataTree, path: str) -> xr.DataTree:
