@@ -1,6 +1,6 @@
 """Labelled results: the file schema, conversion to xarray, files, summaries. Imports no torch."""
 
-from noisekit.results.analyze_tree import analyze_tree
+from noisekit.results.analysis import analyze_tree
 from noisekit.results.batch_scalings import batch_scaling_groups
 from noisekit.results.convert import solution_to_dataset, to_datatree
 from noisekit.results.example import make_example_tree
