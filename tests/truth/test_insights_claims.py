@@ -140,7 +140,14 @@ def test_signsgd_survives_cauchy_noise_and_sgd_does_not(tmp_path):
 @pytest.mark.slow
 def test_decoupled_decay_bounds_the_floor_and_l2_does_not(tmp_path):
     small = sizes(
-        "decoupled_decay", dimension=3, replicates=96, levels=(1.0, 10.0, 30.0), settle=2000, keep=800
+        "decoupled_decay",
+        dimension=3,
+        replicates=96,
+        levels=(1.0, 10.0, 30.0),
+        settle=900,
+        keep=500,
+        learning_rate=0.04,
+        offset=1.0,
     )
     data = decoupled_decay(preset=small)
     at_zero = data.sel(centre="minimum at 0")
@@ -182,8 +189,8 @@ def test_the_whole_rule_keeps_the_floor_and_parts_of_it_do_not(tmp_path):
 def test_a_network_reaches_the_floor_that_its_record_predicts(tmp_path):
     from noisekit.truth.insights.floor_from_record import Case
 
-    cases = (Case(0.01, 16, ("sgd", "adam", "signsgd"), (4.0,), 300), Case(0.0, 16, ("sgd",), (4.0,), 80))
-    data = floor_from_record(preset=sizes("floor_from_record", cases=cases, replicates=8, descent=600))
+    cases = (Case(0.01, 16, ("sgd", "adam", "signsgd"), (4.0,), 220), Case(0.0, 16, ("sgd",), (4.0,), 80))
+    data = floor_from_record(preset=sizes("floor_from_record", cases=cases, replicates=8, descent=500))
     ratio, error = data.ratio.values, data.ratio_error.values
     assert data.optimizer.values.tolist() == ["sgd", "adam", "signsgd", "sgd"]
     assert within(ratio[:2], 1, error[:2], tolerance=0.35)

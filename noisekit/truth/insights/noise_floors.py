@@ -34,12 +34,12 @@ class Sizes:
     levels: tuple[float, ...] = tuple(np.geomspace(0.15, 6.0, 6).tolist())
     learning_rate: float = 0.02
     settle: int = 1000
-    keep: int = 1400
+    keep: int = 1000
     batch_sizes: tuple[int, ...] = (2, 8, 32, 128, 512)
     batch_replicates: int = 16
     batch_learning_rate: float = 0.01
     sign_learning_rate: float = 0.002
-    batch_keep: float = 8.0
+    batch_keep: float = 6.0
     """Relaxation times over which the regression is averaged, after six to settle."""
 
 
