@@ -18,8 +18,11 @@ from scipy import stats
 from noisekit.errors import InputError, unknown_name
 from noisekit.plots.fits import FIT_GROUP, VALUE_GROUP, check_noise_of
 from noisekit.plots.groups import at_step, dataset, has_group, step_values
+from noisekit.results.validate import reading
 
 Law: TypeAlias = Callable[..., Any]
+_MOST = 2**21
+"""Largest number of values that are pooled; of more, evenly spread coordinates are taken."""
 
 
 @dataclass(frozen=True)
@@ -81,23 +84,29 @@ def pooled_noise(
 ) -> PooledNoise:
     """Return the scaled noise of ``step`` (default: the last) and ``block`` (default: all).
 
-    ``of`` is "sample" for the noise of one sample's gradient, or "minibatch" (where training ended).
+    ``of`` is "sample" for the noise of one sample's gradient, or "minibatch" (where training ended). Of files
+    with more than two million values a step, evenly spread coordinates are read.
     """
     check_noise_of(of)
-    samples = at_step(dataset(tree, VALUE_GROUP[of], "noise")[["noise"]], step)
-    noise = samples["noise"].transpose("sample", "coordinate").values.astype(float)
-    chosen = np.ones(noise.shape[1], dtype=bool)
+    data = dataset(tree, VALUE_GROUP[of], "noise")
+    places = np.arange(data.sizes["coordinate"])
     if block is not None:
-        blocks = samples["coordinate_block"].values.astype(str)
-        chosen = blocks == block
-        if not chosen.any():
+        blocks = data["coordinate_block"].values.astype(str)
+        places = places[blocks == block]
+        if not places.size:
             raise unknown_name("block with recorded coordinates", block, set(blocks))
+    most = max(1, _MOST // max(1, data.sizes["sample"]))
+    if places.size > most:
+        places = places[np.linspace(0, places.size - 1, most).round().astype(int)]
+    with reading(f"/{VALUE_GROUP[of]}"):
+        samples = at_step(data[["noise"]].isel(coordinate=places), step)
+    noise = samples["noise"].transpose("sample", "coordinate").values.astype(float)
     number = int(samples["step"]) if "step" in samples.coords else None
     with np.errstate(invalid="ignore"):
         deviation = noise.std(axis=0, ddof=1) if noise.shape[0] > 1 else np.zeros(noise.shape[1])
-    location, scale, df = _fits(tree, of, number, noise.mean(axis=0), deviation)
+    location, scale, df = _fits(tree, of, number, places, noise.mean(axis=0), deviation)
     with np.errstate(invalid="ignore"):
-        used = chosen & np.isfinite(deviation) & (deviation > 0) & np.isfinite(location) & (scale > 0)
+        used = np.isfinite(deviation) & (deviation > 0) & np.isfinite(location) & (scale > 0)
     if not used.any():
         raise InputError(
             "No recorded coordinate has noise that can be drawn: all are zero, not finite or set aside."
@@ -107,7 +116,7 @@ def pooled_noise(
         step=number,
         values=((noise[:, used] - location[used]) / scale[used]).ravel(),
         n_coordinates=int(used.sum()),
-        n_silent=int((chosen & ~used).sum()),
+        n_silent=int((~used).sum()),
         n_samples=noise.shape[0],
         deviation=deviation[used] / scale[used],
         df=df[used] if df.size else df,
@@ -115,15 +124,17 @@ def pooled_noise(
 
 
 def _fits(
-    tree: xr.DataTree, of: str, step: int | None, mean: np.ndarray, deviation: np.ndarray
+    tree: xr.DataTree, of: str, step: int | None, places: np.ndarray, mean: np.ndarray, deviation: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return location, scale and df of each coordinate; moments and no df where the file has no fits."""
     moments = (mean, deviation, np.empty(0))
     if not has_group(tree, FIT_GROUP[of]):
         return moments
     model = dataset(tree, FIT_GROUP[of])
-    if not {"location", "scale", "df"} <= set(model) or model.sizes["coordinate"] != mean.size:
+    recorded = dataset(tree, VALUE_GROUP[of]).sizes["coordinate"]
+    if not {"location", "scale", "df"} <= set(model) or model.sizes["coordinate"] != recorded:
         return moments
+    model = model.isel(coordinate=places)
     if "step" in model.dims:
         where = np.flatnonzero(step_values(model) == step)
         if where.size == 0:

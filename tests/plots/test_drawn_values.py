@@ -231,3 +231,15 @@ def test_a_loss_that_still_falls_is_noticed(slope, falling, instants):
     loss = 1 + slope * np.arange(instants) + 0.01 * rng.standard_normal((20, instants))
     runs = Ensemble(np.arange(instants), loss, 0, "optimizer")
     assert runs.still_falling() is falling
+
+
+def test_of_many_coordinates_evenly_spread_ones_are_drawn(monkeypatch):
+    monkeypatch.setattr("noisekit.plots.pooled_noise._MOST", 64 * 24)
+    tree = make_example_tree()
+    whole = tree["gradient_noise/samples/noise"].values[-1]
+    places = np.linspace(0, 95, 24).round().astype(int)
+    del tree["noise_model"]
+    pool = pooled_noise(tree)
+    centred = whole[:, places].astype(float) - whole[:, places].astype(float).mean(0)
+    np.testing.assert_allclose(pool.values, (centred / centred.std(0, ddof=1)).ravel())
+    assert pool.n_coordinates == 24
