@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from noisekit.errors import InputError, unknown_name
 
@@ -25,8 +23,8 @@ class OptimizerOptions:
 
     optimizer: str
     """sgd, signsgd, rmsprop, rmspropw, adam or adamw."""
-    learning_rate: Annotated[float, tyro.conf.arg(aliases=["--lr"])]
-    """Learning rate."""
+    learning_rate: float
+    """Learning rate; --lr for short."""
     batch_size: int | None = None
     """Samples in a minibatch."""
     betas: tuple[float, float] | None = None

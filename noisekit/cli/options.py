@@ -17,9 +17,9 @@ _NUMBERS = {int: "a whole number", float: "a number"}
 
 @dataclass(frozen=True)
 class Option:
-    """One argument of a command: its names, the types of its values, and whether it must be given."""
+    """One argument of a command: its name, the types of its values, and whether it must be given."""
 
-    names: tuple[str, ...]
+    name: str
     types: tuple[type, ...]
     """One a value; none for a flag."""
     many: bool
@@ -38,7 +38,7 @@ def check_words(name: str, command: type, words: Sequence[str]) -> None:
     if "--help" in words or "-h" in words:
         return
     options = options_of(command)
-    named = {n: option for option in options if not option.positional for n in option.names}
+    named = {option.name: option for option in options if not option.positional}
     given, places = set(), 0
     rest = list(words)
     while rest:
@@ -53,11 +53,11 @@ def check_words(name: str, command: type, words: Sequence[str]) -> None:
             hint = did_you_mean(key, [*named, "--help"])
             raise InputError(f"noisekit {name} has no option {key}.{hint} See noisekit {name} --help.")
         option = named[key]
-        given |= set(option.names)
+        given.add(option.name)
         _check_values(name, key, option, _values(option, equals, value, rest))
     for option in options:
-        if option.required and not option.positional and not given & set(option.names):
-            raise InputError(f"noisekit {name} needs {option.names[0]}; see noisekit {name} --help.")
+        if option.required and not option.positional and option.name not in given:
+            raise InputError(f"noisekit {name} needs {option.name}; see noisekit {name} --help.")
     _check_places(name, [o for o in options if o.positional], places)
 
 
@@ -93,10 +93,10 @@ def _check_values(name: str, key: str, option: Option, values: Sequence[str]) ->
 def _check_places(name: str, positional: Sequence[Option], count: int) -> None:
     needed = sum(option.required for option in positional)
     if count < needed:
-        what = positional[count].names[0]
+        what = positional[count].name
         raise InputError(f"noisekit {name} needs a {what}; see noisekit {name} --help.")
     if count > len(positional) and not any(option.many for option in positional):
-        most = f"takes one {positional[0].names[0]}" if positional else "takes no such word"
+        most = f"takes one {positional[0].name}" if positional else "takes no such word"
         raise InputError(f"noisekit {name} {most}, and {count} words came that are no options.")
 
 
@@ -111,7 +111,7 @@ def _options(command: type) -> Iterator[Option]:
     for field in fields(command):
         hint = hints[field.name]
         marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-        positional, aliases = tyro.conf.Positional in marks, _aliases(marks)
+        positional = tyro.conf.Positional in marks
         plain = get_type_hints(command)[field.name]
         if is_dataclass(plain):
             yield from _options(plain)  # type: ignore[arg-type]
@@ -119,8 +119,7 @@ def _options(command: type) -> Iterator[Option]:
         kinds, many = _kinds(plain)
         required = field.default is MISSING and field.default_factory is MISSING
         dashed = f"--{field.name.replace('_', '-')}"
-        names = (_metavar(hint, field.name),) if positional else (dashed, *aliases)
-        yield Option(names, kinds, many, required, positional)
+        yield Option(_metavar(hint, field.name) if positional else dashed, kinds, many, required, positional)
 
 
 def _kinds(hint: Any) -> tuple[tuple[type, ...], bool]:
@@ -131,10 +130,6 @@ def _kinds(hint: Any) -> tuple[tuple[type, ...], bool]:
         parts = get_args(hint)
         return (parts[0],) if Ellipsis in parts else parts, Ellipsis in parts
     return () if hint is bool else (hint,), False
-
-
-def _aliases(marks: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(name for mark in marks for name in getattr(mark, "aliases", None) or ())
 
 
 def _metavar(hint: Any, name: str) -> str:

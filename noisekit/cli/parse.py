@@ -45,6 +45,8 @@ DESCRIPTION = (
     "--version` says which noisekit this is, and `noisekit --print-completion bash` (or zsh) prints the "
     "completion of the shell."
 )
+SHORT = {"--lr": "--learning-rate"}
+"""Options with a second name."""
 _SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -60,7 +62,7 @@ def parse(arguments: Sequence[str]) -> Command:
     if arguments == ["--version"]:
         print(f"noisekit {noisekit.__version__}")
         raise SystemExit(0)
-    arguments = _completion(arguments)
+    arguments = [_long(word) for word in _completion(arguments)]
     if not arguments[0].startswith("-"):
         if arguments[0] not in COMMANDS:
             raise unknown_name("command", arguments[0], COMMANDS)
@@ -88,6 +90,12 @@ def parse(arguments: Sequence[str]) -> Command:
             raise
         words = " ".join(said.getvalue().translate({ord(c): " " for c in "╭╮╰╯│─"}).split())
         raise InputError(f"noisekit {arguments[0]}: {words}") from None
+
+
+def _long(word: str) -> str:
+    """Return the long name of an option that has a short one, with its value if that is joined to it."""
+    name, equals, value = word.partition("=")
+    return f"{SHORT.get(name, name)}{equals}{value}" if name in SHORT else word
 
 
 def _completion(arguments: list[str]) -> list[str]:

@@ -123,11 +123,15 @@ def _judged(tree: xr.DataTree, name: str, observable: str, at: Any, tolerance: f
             )
         ensembles.append(data)
     steps = at["step"].values
-    values = [_replicates(data, observable, steps) for data in ensembles]
+    both = _finite_on_both_sides(*ensembles)
+    values = [_replicates(data, observable, steps, both) for data in ensembles]
+    paired = _paired(at, values)
+    if not paired:
+        values = [_replicates(data, observable, steps) for data in ensembles]
     refined = None
     if "discretisation_error" in at and "prediction_mean" in at:
         refined = (at["prediction_mean"].values - at["discretisation_error"].values)[None]
-    return _compared(name, observable, values, refined, ensembles[1], tree, steps, tolerance)
+    return _compared(name, observable, values, refined, ensembles[1], tree, steps, tolerance, paired)
 
 
 def _compared(
@@ -139,10 +143,11 @@ def _compared(
     tree: xr.DataTree,
     steps: Any,
     tolerance: float,
+    paired: bool = False,
 ) -> ComparisonRow:
     from noisekit.validation import compare_curves
 
-    found = compare_curves(observable, values[0], values[1], refined, tolerance=tolerance)
+    found = compare_curves(observable, values[0], values[1], refined, tolerance=tolerance, paired=paired)
     return ComparisonRow(
         optimizer=name,
         observable=observable,
@@ -161,11 +166,27 @@ def _compared(
     )
 
 
-def _replicates(data: xr.Dataset, observable: str, steps: Any) -> Any:
-    """Return (replicate, time) values at ``steps``, without diverged replicates."""
+def _paired(at: Any, values: list[Any]) -> bool:
+    """Return whether the file compared path i with run i, which started from one state: its errors tell."""
+    if "standard_error" not in at or len(values[0]) != len(values[1]) or len(values[0]) < 2:
+        return False
+    error = (values[0] - values[1]).std(axis=0, ddof=1) / math.sqrt(len(values[0]))
+    return bool(np.allclose(error, at["standard_error"].values, rtol=1e-3, atol=0, equal_nan=True))
+
+
+def _finite_on_both_sides(a: xr.Dataset, b: xr.Dataset) -> Any:
+    """Return which replicates diverged on neither side; None if the sides have not the same."""
+    if "diverged" not in a or "diverged" not in b or a.sizes["replicate"] != b.sizes["replicate"]:
+        return None
+    return (a["diverged"].values < 0) & (b["diverged"].values < 0)
+
+
+def _replicates(data: xr.Dataset, observable: str, steps: Any, keep: Any = None) -> Any:
+    """Return (replicate, time) values at ``steps`` of ``keep``, or of those that did not diverge."""
     values = data[observable].transpose("replicate", "time").values.astype(float)
-    if "diverged" in data:
-        values = values[data["diverged"].values < 0]
+    if keep is None and "diverged" in data:
+        keep = data["diverged"].values < 0
+    values = values if keep is None else values[keep]
     return values[:, np.searchsorted(data["step"].values, steps)]
 
 

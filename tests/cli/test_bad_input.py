@@ -151,10 +151,10 @@ CASES = [
     ("list quadratic", 2, "takes no such word"),
     ("summary run.nc -j", 2, "no option -j"),
     ("summary run.nc --json=yes", 2, "--json is a switch", "'yes'"),
-    ("predict run.nc --optimizer adam --lr", 2, "--lr needs a value"),
+    ("predict run.nc --optimizer adam --lr", 2, "--learning-rate needs a value"),
     ("predict run.nc --optimizer adam --lr 0.1 --betas 0.9", 2, "--betas needs 2 values", "0.9 came"),
     # numbers
-    ("predict run.nc --optimizer adam --lr fast", 2, "--lr is 'fast'", "a number"),
+    ("predict run.nc --optimizer adam --lr fast", 2, "--learning-rate is 'fast'", "a number"),
     ("predict run.nc --optimizer adam --lr 0", 2, "learning_rate = 0"),
     ("predict run.nc --optimizer adam --lr -1", 2, "learning_rate = -1"),
     ("predict run.nc --optimizer adam --lr nan", 2, "learning_rate = nan"),
