@@ -104,3 +104,28 @@ def test_momentum_keeps_its_own_time_scale_and_still_converges():
     # β is fixed here, as in torch, so that the buffer forgets in a fixed number of steps.
     values = [gap for gap, _ in gaps("momentum", 1)]
     assert values[-1] < 0.5 * values[0]
+
+
+@pytest.mark.slow
+def test_adam_of_order_two_reaches_its_slope_at_small_rates():
+    # Without noise nothing hides the last gaps. At η = .1 the slope is 1.8: β₁ = .6 is far from its limit.
+    def gap(eta):
+        beta1, beta2 = 1 - 4 * eta, 1 - eta
+        gradient = quartic(torch.tensor([[1.5]], dtype=torch.float64))
+        first, given = round(0.5 / eta), {"m": gradient, "v": gradient.square()}
+        options = {"steps": round(1 / eta), "start_step": first, "init_state": given}
+        sde = nk.AdamSDE(quartic, nk.GaussianNoise(scale=0.0), eta, betas=(beta1, beta2), order=2)
+        predicted = nk.integrate(sde, torch.tensor([1.5], dtype=torch.float64), **options).state["x"][0, :, 0]
+        x, m, v = 1.5, float(gradient), float(gradient) ** 2
+        path = [x]
+        for k in range(first, first + round(1 / eta)):
+            g = x + 0.5 * x**3
+            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+            x -= eta * (m / (1 - beta1 ** (k + 1))) / (math.sqrt(v / (1 - beta2 ** (k + 1))) + 1e-8)
+            path.append(x)
+        return float((predicted - torch.tensor(path, dtype=torch.float64)).abs().max())
+
+    rates = (0.1, 0.05, 0.025, 0.0125, 0.00625)
+    slopes = [math.log2(gap(a) / gap(b)) for a, b in zip(rates, rates[1:], strict=False)]
+    assert slopes == sorted(slopes)
+    assert slopes[-1] == pytest.approx(2, abs=0.08)
