@@ -5,6 +5,7 @@ mean of small differences and its slope needs few paths.
 """
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -126,6 +127,6 @@ def test_adam_of_order_two_reaches_its_slope_at_small_rates():
         return float((predicted - torch.tensor(path, dtype=torch.float64)).abs().max())
 
     rates = (0.1, 0.05, 0.025, 0.0125, 0.00625)
-    slopes = [math.log2(gap(a) / gap(b)) for a, b in zip(rates, rates[1:], strict=False)]
+    slopes = [math.log2(gap(a) / gap(b)) for a, b in pairwise(rates)]
     assert slopes == sorted(slopes)
     assert slopes[-1] == pytest.approx(2, abs=0.08)
