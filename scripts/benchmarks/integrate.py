@@ -6,7 +6,8 @@
 The problem is a diagonal quadratic with constant diagonal noise, float32. Every figure is millions of
 path·coordinate·substeps per core-second of CPU time; the ratio is time over that of torch's ``normal_`` for
 the same number of increments, the least of the repeats over the least, because whatever else runs on the
-machine only adds to either. Peers take one step per substep and draw their own increments. They come with: pip install torchsde diffrax
+machine only adds to either. Peers take one step per substep and draw their own increments. They come with:
+pip install torchsde diffrax
 """
 
 from __future__ import annotations
