@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 BLOCK_ELEMENTS = 2**15
 """Numbers of replicate × coordinate in a large block, and in a chunk: what stays in a cache."""
+_GPU_BLOCK_ELEMENTS = 2**22
 _FIRST_BLOCK_ELEMENTS = 2**12
 
 
@@ -24,12 +25,13 @@ class Block:
         return self.start + self.used
 
 
-def replicate_blocks(replicates: int, dimension: int) -> list[Block]:
-    """Return the blocks of the replicates; their borders depend on the dimension alone.
+def replicate_blocks(replicates: int, dimension: int, *, on_cpu: bool = True) -> list[Block]:
+    """Return the blocks of the replicates; their borders depend on the dimension and kind of device alone.
 
-    Blocks double from a few rows up to about 32 768 numbers, so that few replicates waste few draws.
+    Blocks double from a few rows up to about 32 768 numbers, so that few replicates waste few draws; on a GPU
+    up to four millions, because every block is a kernel of its own.
     """
-    largest = max(1, BLOCK_ELEMENTS // dimension)
+    largest = max(1, (BLOCK_ELEMENTS if on_cpu else _GPU_BLOCK_ELEMENTS) // dimension)
     size = max(1, min(16, largest, _FIRST_BLOCK_ELEMENTS // dimension))
     blocks: list[Block] = []
     start = 0

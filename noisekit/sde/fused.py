@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from noisekit.noise.gaussian import GaussianNoise
 from noisekit.sde.base import OptimizerSDE
 from noisekit.sde.constants import diagonal_hessian
-from noisekit.sde.philox import philox_key
+from noisekit.sde.philox import has_kernels, signed_key
 from noisekit.sde.sgd import SGDSDE
 from noisekit.sde.signsgd import SignSGDSDE
 from noisekit.sde.solvers import EulerMaruyama, Solver
@@ -43,8 +42,7 @@ class FusedSteps:
     @classmethod
     def of(cls, sde: OptimizerSDE, solver: Solver, x: Tensor, substeps: int, seed: int) -> FusedSteps | None:
         """Return the kernel's setting for ``sde``; None for an equation or a machine that it is not for."""
-        on_gpu = x.device.type == "cuda" and find_spec("triton") is not None
-        return cls.of_equation(sde, solver, x, substeps, seed) if on_gpu else None
+        return cls.of_equation(sde, solver, x, substeps, seed) if has_kernels(x) else None
 
     @classmethod
     def of_equation(
@@ -75,7 +73,6 @@ class FusedSteps:
         eta, steps = self.sde.learning_rate, last - first
         finite = torch.empty(x.shape, dtype=torch.int32, device=x.device)
         factors = self._factors(first, last, x)
-        key = philox_key(self.seed)
         n = x.numel()
         programs = (-(-n // kernels.BLOCK),)
         kernels.advance[programs](
@@ -87,7 +84,7 @@ class FusedSteps:
             n,
             x.shape[1],
             first_replicate,
-            key - 2**64 if key >= 2**63 else key,
+            signed_key(self.seed),
             first,
             steps,
             eta / self.substeps,

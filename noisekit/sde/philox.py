@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -50,6 +51,17 @@ def philox_key(seed: int) -> int:
     return mix64(seed & (2**64 - 1))
 
 
+def signed_key(seed: int) -> int:
+    """Return the key of a seed as a kernel takes it, in −2⁶³ to 2⁶³ − 1."""
+    key = philox_key(seed)
+    return key - 2**64 if key >= 2**63 else key
+
+
+def has_kernels(x: Tensor) -> bool:
+    """Whether Triton's kernels can work on ``x``."""
+    return x.device.type == "cuda" and x.dtype == torch.float32 and find_spec("triton") is not None
+
+
 class PhiloxNormals:
     """Standard normals of a range of replicates, each named by (seed, replicate, coordinate, step, number).
 
@@ -61,10 +73,14 @@ class PhiloxNormals:
         self.substeps, self.shape, self.like = substeps, (substeps, rows, n_normals), like
         self.coordinate = torch.arange(n_normals, device=like.device)
         self.replicate = torch.arange(origin, origin + rows, device=like.device)[:, None]
+        self.origin = origin
 
     def draw(self, seed: int, step: int) -> Tensor:
         """Return the normals (substep, replicate, normal) of optimizer step ``step``."""
         out = self.like.new_empty(self.shape)
+        if has_kernels(out):
+            self.draw_by_kernel(out, seed, step)
+            return out
         dtype = torch.float64 if out.dtype == torch.float64 else torch.float32
         like = torch.zeros_like(self.replicate + self.coordinate)
         for group in range(0, self.substeps, 4):
@@ -74,3 +90,20 @@ class PhiloxNormals:
             for number, values in enumerate(pairs[: self.substeps - group]):
                 out[group + number] = values
         return out
+
+    def draw_by_kernel(self, out: Tensor, seed: int, step: int) -> None:
+        """Fill ``out`` with the normals of ``step`` in one kernel."""
+        from noisekit.sde import triton_kernels as kernels
+
+        substeps, rows, n_normals = self.shape
+        programs = (-(-rows * n_normals // kernels.BLOCK),)
+        kernels.normals[programs](
+            out,
+            rows * n_normals,
+            n_normals,
+            self.origin,
+            signed_key(seed),
+            step,
+            SUBSTEPS=substeps,
+            SIZE=kernels.BLOCK,
+        )

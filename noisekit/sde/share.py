@@ -36,7 +36,7 @@ class Share:
         """
         if not isinstance(ranks, (Ranks, type(None))):
             raise InputError(f"ranks is a {type(ranks).__name__}; give nk.Ranks() or None.")
-        blocks = replicate_blocks(*x.shape)
+        blocks = replicate_blocks(*x.shape, on_cpu=x.device.type == "cpu")
         if ranks is None:
             return cls(blocks, [len(x)], None)
         units = group_blocks(blocks, x.shape[1], together=False)

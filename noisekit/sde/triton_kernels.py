@@ -24,13 +24,42 @@ def _two_normals(first, second):
 
 
 @triton.jit
-def _four_normals(key, coordinate, replicate, step, group: tl.constexpr):
+def _four_normals(key, coordinate, replicate, step, group):
     """The normals number 4·group to 4·group + 3 of a step."""
     zero = coordinate * 0
     a, b, c, d = tl.philox(key, coordinate, replicate, zero + step, zero + group)
     first, second = _two_normals(a, b)
     third, fourth = _two_normals(c, d)
     return first, second, third, fourth
+
+
+@triton.jit
+def normals(
+    out_pointer,
+    n_elements,
+    dimension,
+    first_replicate,
+    key,
+    step,
+    SUBSTEPS: tl.constexpr,
+    SIZE: tl.constexpr,
+):
+    """Write the normals (substep, replicate, coordinate) of one step, as philox.PhiloxNormals does."""
+    element = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
+    inside = element < n_elements
+    coordinate = (element % dimension).to(tl.int32)
+    replicate = (first_replicate + element // dimension).to(tl.int32)
+    out = out_pointer + element
+    stride = tl.full((), n_elements, tl.int64)
+    for group in range((SUBSTEPS + 3) // 4):
+        a, b, c, d = _four_normals(key, coordinate, replicate, step, group)
+        start = out + 4 * group * stride
+        tl.store(start, a, mask=inside)
+        if SUBSTEPS > 1:
+            tl.store(start + stride, b, mask=inside)
+        if SUBSTEPS > 2:
+            tl.store(start + 2 * stride, c, mask=inside)
+            tl.store(start + 3 * stride, d, mask=inside)
 
 
 @triton.jit

@@ -51,7 +51,8 @@ def simulate_coupled(
         template = probe_optimizer(make_optimizer, x)
         given = replicate_state(dict(init_state or {}), x, ["m", "v"])
         write_state(optimizer, param, template, given, start_step)
-    draws = Draws(seed, replicate_blocks(*x.shape), noise.n_normals(x), 1, x)
+    blocks = replicate_blocks(*x.shape, on_cpu=x.device.type == "cpu")
+    draws = Draws(seed, blocks, noise.n_normals(x), 1, x)
     saved: list[int] = []
     states: dict[str, list[Tensor]] = {}
     values: dict[str, list[Tensor]] = {name: [] for name in observables or {}}

@@ -12,6 +12,7 @@ from torch import distributed as dist
 
 import noisekit as nk
 from noisekit.errors import InputError
+from noisekit.sde.blocks import replicate_blocks
 from noisekit.sde.share import cut
 
 SCRIPT = Path(__file__).with_name("share_worker.py")
@@ -104,6 +105,14 @@ def test_any_number_of_ranks_resumes_a_checkpoint(found: list[dict[str, Any]]) -
 @pytest.mark.slow
 def test_different_arguments_are_refused(found: list[dict[str, Any]]) -> None:
     assert all("different arguments (seed)" in own["different seeds"] for own in found)
+
+
+def test_a_gpu_has_few_large_blocks() -> None:
+    blocks = replicate_blocks(65_536, 1000, on_cpu=False)
+    assert len(blocks) < 30
+    assert max(block.size * 1000 for block in blocks) <= 2**22
+    few = replicate_blocks(50, 1000, on_cpu=False)
+    assert [(b.start, b.size) for b in few] == [(b.start, b.size) for b in blocks[: len(few)]]
 
 
 def test_consecutive_parts_of_about_equal_size() -> None:

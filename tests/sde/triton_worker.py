@@ -37,8 +37,18 @@ def expected(name: str, start: Tensor, substeps: int, schedule: object) -> Tenso
     return x
 
 
+def check_normals() -> None:
+    """The kernel that writes normals against the same numbers by torch."""
+    for substeps in (1, 2, 4, 8, 32):
+        source = PhiloxNormals(FIRST_ROW, ROWS, D, substeps, torch.empty(0))
+        out = torch.empty(source.shape)
+        source.draw_by_kernel(out, SEED, FIRST)
+        assert float((out - source.draw(SEED, FIRST)).abs().max()) < 2e-6, substeps
+
+
 def main() -> None:
     torch.manual_seed(0)
+    check_normals()
     start = torch.randn(ROWS, D)
     problem, noise = nk.Quadratic(CURVATURE), nk.GaussianNoise(scale=SCALE)
     for name, kind in (("sgd", nk.SGDSDE), ("signsgd", nk.SignSGDSDE)):
