@@ -55,7 +55,7 @@ def tree():
     return recorded_tree()
 
 
-@pytest.mark.parametrize("memory", [2**26, 30_000])
+@pytest.mark.parametrize("memory", [2**26, 120_000])
 def test_pieces_give_the_fits_of_the_whole(tree, memory):
     found = analyze_tree(tree, memory=memory)
     model = found["noise_model"]

@@ -14,10 +14,17 @@ from noisekit.results import by_seed, concat, make_example_tree, save_tree
 mpl.use("Agg")
 
 
+KEPT = {"training", "gradient_noise", "sde", "optimizer", "theory"}
+
+
 @pytest.fixture(scope="module")
 def trees():
     found = [make_example_tree(seed) for seed in (0, 1, 2)]
     for tree in found:
+        for name in set(tree.children) - KEPT:
+            del tree[name]
+        for name in ("sde", "optimizer", "theory"):
+            del tree[name]["sgd"]
         tree.attrs["config_json"] = json.dumps({"steps": 10, "seed": tree.attrs["seed"]})
     return found
 
