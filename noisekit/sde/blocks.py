@@ -7,6 +7,7 @@ from dataclasses import dataclass
 BLOCK_ELEMENTS = 2**15
 """Numbers of replicate × coordinate in a large block, and in a chunk: what stays in a cache."""
 _GPU_BLOCK_ELEMENTS = 2**22
+_GPU_CHUNK_ELEMENTS = 2**25
 _FIRST_BLOCK_ELEMENTS = 2**12
 
 
@@ -43,13 +44,15 @@ def replicate_blocks(replicates: int, dimension: int, *, on_cpu: bool = True) ->
 
 
 def group_blocks(blocks: list[Block], dimension: int, *, together: bool) -> list[list[Block]]:
-    """Group consecutive blocks into chunks that are stepped together: all of them, or what a cache holds."""
-    if together:
-        return [blocks]
+    """Group consecutive blocks into chunks to step together: what a cache holds, or a thousand times it.
+
+    Larger chunks would not keep a GPU busier, and take memory for the random numbers of a step.
+    """
+    most = _GPU_CHUNK_ELEMENTS if together else BLOCK_ELEMENTS
     chunks: list[list[Block]] = [[]]
     for block in blocks:
         rows = sum(b.used for b in chunks[-1]) + block.used
-        if chunks[-1] and rows * dimension > BLOCK_ELEMENTS:
+        if chunks[-1] and rows * dimension > most:
             chunks.append([])
         chunks[-1].append(block)
     return chunks

@@ -12,7 +12,7 @@ from torch import distributed as dist
 
 import noisekit as nk
 from noisekit.errors import InputError
-from noisekit.sde.blocks import replicate_blocks
+from noisekit.sde.blocks import group_blocks, replicate_blocks
 from noisekit.sde.share import cut
 
 SCRIPT = Path(__file__).with_name("share_worker.py")
@@ -111,6 +111,9 @@ def test_a_gpu_has_few_large_blocks() -> None:
     blocks = replicate_blocks(65_536, 1000, on_cpu=False)
     assert len(blocks) < 30
     assert max(block.size * 1000 for block in blocks) <= 2**22
+    chunks = group_blocks(blocks, 1000, together=True)
+    assert [block for chunk in chunks for block in chunk] == blocks
+    assert 65_536_000 / 2**25 < len(chunks) <= 3
     few = replicate_blocks(50, 1000, on_cpu=False)
     assert [(b.start, b.size) for b in few] == [(b.start, b.size) for b in blocks[: len(few)]]
 
