@@ -27,7 +27,7 @@ class Analyze(Command):
     """Replace a file that exists."""
 
     def run(self) -> int:
-        from noisekit.results.analyze_tree import analyze_tree
+        from noisekit.results import analyze_tree
         from noisekit.results.io import check_output, open_tree, save_tree
         from noisekit.results.summary import summary
         from noisekit.results.validate import require_group

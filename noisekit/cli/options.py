@@ -6,11 +6,11 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
-from noisekit.errors import InputError, did_you_mean
+from noisekit.errors import InputError, did_you_mean, unknown_name
 
 _NUMBERS = {int: "a whole number", float: "a number"}
 
@@ -20,7 +20,7 @@ class Option:
     """One argument of a command: its name, the types of its values, and whether it must be given."""
 
     name: str
-    types: tuple[type, ...]
+    types: tuple[Any, ...]
     """One a value; none for a flag."""
     many: bool
     """Whether any number of values may follow."""
@@ -83,6 +83,8 @@ def _check_values(name: str, key: str, option: Option, values: Sequence[str]) ->
         raise InputError(f"noisekit {name} {key} needs {count}{came}.")
     kinds = option.types * len(values) if option.many else option.types
     for value, kind in zip(values, kinds, strict=False):
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            raise unknown_name(f"value of {key}", value, map(str, get_args(kind)))
         try:
             if kind in _NUMBERS:
                 kind(value)
@@ -122,7 +124,7 @@ def _options(command: type) -> Iterator[Option]:
         yield Option(_metavar(hint, field.name) if positional else dashed, kinds, many, required, positional)
 
 
-def _kinds(hint: Any) -> tuple[tuple[type, ...], bool]:
+def _kinds(hint: Any) -> tuple[tuple[Any, ...], bool]:
     """Return the types of an argument's values, and whether there may be any number of them."""
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(part for part in get_args(hint) if part is not type(None))

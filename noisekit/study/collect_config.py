@@ -22,7 +22,7 @@ class CollectConfig:
     optimizer: str = "sgd"
     """Optimizer to train with: sgd, signsgd, rmsprop, rmspropw, adam or adamw."""
     learning_rate: float | None = None
-    """Learning rate, --lr for short; by default 0.1 for sgd, 0.0005 for signsgd and rmsprop, 0.001 for adam."""
+    """Learning rate, --lr for short; by default 0.1 for sgd, 0.001 for adam, 0.0005 for the others."""
     weight_decay: float = 0.0
     """Weight decay."""
     momentum: float = 0.0

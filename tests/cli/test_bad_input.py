@@ -149,6 +149,7 @@ CASES = [
     ("export run.nc", 2, "needs --to"),
     ("summary run.nc run.zarr", 2, "takes one FILE", "2 words"),
     ("list quadratic", 2, "takes no such word"),
+    ("study --preset quik", 2, "value of --preset 'quik'", "Did you mean 'quick'"),
     ("summary run.nc -j", 2, "no option -j"),
     ("summary run.nc --json=yes", 2, "--json is a switch", "'yes'"),
     ("predict run.nc --optimizer adam --lr", 2, "--learning-rate needs a value"),
