@@ -12,8 +12,8 @@ from torch import Tensor
 
 from noisekit.errors import InputError, NonFiniteError, UnsupportedModelError
 from noisekit.gradients import device
-from noisekit.gradients.contributions import Contribution, Explicit, chunks, measure
-from noisekit.gradients.measure import Measured, Workspace, measure_rows
+from noisekit.gradients.contributions import Contribution, Explicit, measure
+from noisekit.gradients.measure import Measured, Request, Workspace, measure_rows
 from noisekit.gradients.record import GradientStatistics
 from noisekit.gradients.selection import Selection
 
@@ -264,13 +264,11 @@ class Collector:
 
 
 def _compared(uses: Sequence[Contribution], gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Return |Σ_i c_i − gradient| and Σ_i |c_i|, a few samples at a time."""
-    shape = uses[0].shape
-    total, size = gradient.new_zeros(shape), gradient.new_zeros(())
-    for part in chunks(uses[0].n_samples, shape.numel()):
-        rows = torch.stack([use.rows(part) for use in uses]).sum(0)
-        total, size = total + rows.sum(0), size + rows.reshape(len(rows), -1).norm(dim=1).sum()
-    return (total - gradient).norm(), size
+    """Return |Σ_i c_i − gradient| and Σ_i |c_i|."""
+    found = measure(uses, Request(second_moment=False, total=True))
+    assert found.total is not None
+    assert found.squared_norms is not None
+    return (found.total - gradient).norm(), found.squared_norms.sqrt().sum()
 
 
 def _held_rows(uses: Sequence[Contribution]) -> Tensor:
