@@ -20,7 +20,7 @@ from noisekit.plots.groups import optimizers_in
 from noisekit.plots.insights import draw_insight
 from noisekit.plots.style import theme
 from noisekit.results import open_tree
-from noisekit.truth import headline, insights, table
+from noisekit.truth import headline, insight_table, table
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "data" / "truth_study"
@@ -67,7 +67,7 @@ def tables(tree: xr.DataTree) -> dict[str, str]:
         "ablation": _grid(warm, ARMS),
         "from_zero": _grid(zero, ("consistent", "published", "malladi")),
         "synthetic": _synthetic(own[own["noise"] != "minibatch"]),
-        "insights": _insights(insights(tree)),
+        "insights": _insights(insight_table(tree)),
     }
 
 

@@ -47,7 +47,7 @@ class Study(Command):
     def run(self) -> int:
         from noisekit.errors import InputError
         from noisekit.results.io import check_output, save_tree
-        from noisekit.truth import headline, insights, plan, run_truth_study, table
+        from noisekit.truth import headline, insight_table, plan, run_truth_study, table
 
         if self.workers is not None and self.workers < 1:
             raise InputError(f"--workers is {self.workers}; it needs to be at least 1.")
@@ -73,7 +73,11 @@ class Study(Command):
         tree = run_truth_study(study, folder, workers=self.workers, command=self.command(), progress=True)
         save_tree(tree, output, overwrite=self.overwrite)
         if self.json:
-            found = {"file": str(output), "predictions": rows(table(tree)), "insights": rows(insights(tree))}
+            found = {
+                "file": str(output),
+                "predictions": rows(table(tree)),
+                "insights": rows(insight_table(tree)),
+            }
             print_json(found)
             return 0
         if study.experiments:
@@ -82,7 +86,7 @@ class Study(Command):
                 "\nThe gap is that of the mean loss, averaged over time; ± is its Monte-Carlo error. Spread:"
                 "\nratio of the standard deviations of the loss. The ODE, without noise, must be worse.\n"
             )
-        for _, row in insights(tree).iterrows():
+        for _, row in insight_table(tree).iterrows():
             print(textwrap.fill(f"{row['insight']}: {row['finding']}. {row['verdict']}", PAGE) + "\n")
         print(f"Data: {output}")
         return 0

@@ -13,7 +13,7 @@ _FILE_OF = {
     "collect": "study",
     "headline": "table",
     "table": "table",
-    "insights": "table",
+    "insight_table": "table",
 }
 
 __all__ = sorted(_FILE_OF)

@@ -45,7 +45,7 @@ def headline(tree: xr.DataTree) -> pd.DataFrame:
     return result.assign(ode_gap=ode["gap"], ode_std_ratio=ode["std_ratio"]).reset_index()
 
 
-def insights(tree: xr.DataTree) -> pd.DataFrame:
+def insight_table(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row for each insight: whether it held, and the sentence that says how far."""
     nodes = tree["insight"].children.values() if "insight" in tree.children else ()
     return pd.DataFrame(
