@@ -2,8 +2,8 @@
 
 Each element of x (replicate, coordinate) is a path of its own. A program loads a block of them, takes all
 steps with normals that it makes itself, and stores the block: no number goes through memory in between.
-Importing this needs Triton. The kernels have run in Triton's interpreter (3.2, 3.6, 3.9) and been compiled for
-an H100/H200 (sm_90), with 117 to 128 registers at 8 substeps; they have not run on a GPU.
+Importing this needs Triton. The kernels have run in Triton's interpreter (3.2, 3.6, 3.9) and been compiled
+for an H100/H200 (sm_90), with 117 to 128 registers at 8 substeps; they have not run on a GPU.
 """
 
 # mypy: disable-error-code="no-untyped-def"
