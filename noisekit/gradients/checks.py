@@ -14,7 +14,8 @@ from noisekit.errors import InputError, UnsupportedModelError
 from noisekit.gradients.batch import Batch, tensors_of, trainable
 from noisekit.gradients.hooks import find_targets
 from noisekit.gradients.model_state import ModelState
-from noisekit.gradients.probe import Plan, Probe
+from noisekit.gradients.plan import Plan
+from noisekit.gradients.probe import Probe
 from noisekit.gradients.sharded import as_parameters, gathered, sharded_names, shards_of
 
 _PLANS: WeakKeyDictionary[nn.Module, list[tuple[Any, Plan]]] = WeakKeyDictionary()

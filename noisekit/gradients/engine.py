@@ -19,7 +19,7 @@ from noisekit.gradients.dense import MOST_OUTPUTS, linear_uses
 from noisekit.gradients.hooks import HookCapture, OnParameter, OnUses
 from noisekit.gradients.losses import Reduction, evaluate, find_reduction
 from noisekit.gradients.outputs import Outputs, cotangents, own_sum, refuse_hidden_terms
-from noisekit.gradients.probe import Trust
+from noisekit.gradients.plan import Trust
 from noisekit.gradients.random_state import random_state, set_random_state, untouched_random_state
 from noisekit.gradients.replay import ENGINES
 

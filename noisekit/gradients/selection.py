@@ -10,7 +10,7 @@ from torch import Tensor
 
 from noisekit.errors import InputError
 from noisekit.gradients.measure import Request, Workspace
-from noisekit.gradients.probe import Plan
+from noisekit.gradients.plan import Plan
 from noisekit.gradients.sketch import ParameterSketch
 
 DEFAULT_SKETCH = 256

@@ -50,7 +50,8 @@ def loss_bound(
       m = erf(1), a bound as long as every coordinate is in the phase, or the tangent m = 2/√π of the paper,
       which is the limit of small |Y| but not an upper bound (erf is concave);
     - SignSGD phase 2 (1 < |Y| < 3/2): the same with the secant m = .2468, W = L_τ − μd q², q = .5959;
-    - SignSGD phase 1: (√S₀ − t√(μ/2))², without noise;
+    - SignSGD phase 1 (|Y| > 3/2): (√S₀ − q t√(μ/2))² + (η/2)L_τ(1 − q²) t, with |E sign g| ≥ q = erf(3/2)
+      for "secant"; q = 1, the limit of large |Y|, for "tangent", which is exceeded by 1.4 % near |Y| = 3/2;
     - RMSpropW, AdamW: r = 2μ/σ + θ(1 + μ/L), W = L_τ; RMSprop, Adam (θ an L2 term): r = 2μ/σ + θ(1 + μ/L)/σ.
       With decoupled decay F stays below ηL_τ/(2θ) for every σ; with L2 it grows with σ.
 
@@ -100,7 +101,9 @@ def loss_bound(
             raise InputError(
                 "The bound of phase 1 has no schedule; leave schedule out or choose another phase."
             )
-        return np.maximum(np.sqrt(start) - eta * k * np.sqrt(mu / 2), 0) ** 2
+        speed = 1.0 if _is_tangent(slope) else float(erf(1.5))
+        falling = np.maximum(np.sqrt(start) - speed * eta * k * np.sqrt(mu / 2), 0) ** 2
+        return falling + eta / 2 * trace * (1 - speed**2) * eta * k
 
     def rate_and_noise(factor: float) -> tuple[float, float]:
         step = eta * factor
@@ -150,12 +153,16 @@ def _signsgd(
                 f"hessian_trace = {trace:g} is below μd = {mu * dimension:g}, which no Hessian has."
             )
     elif phase == 3:
-        if slope not in ("secant", "tangent"):
-            raise InputError(f"slope = {slope!r}: 'secant' (a bound) or 'tangent' (as published) is needed.")
-        m, noise = float(erf(1.0)) if slope == "secant" else 2 / np.sqrt(np.pi), trace
+        m, noise = 2 / np.sqrt(np.pi) if _is_tangent(slope) else float(erf(1.0)), trace
     else:
         raise InputError(f"phase = {phase}: SignSGD has the phases 1, 2 and 3.")
     return 2 * mu * (m / (np.sqrt(2) * sigma) + eta * mu * m**2 / (4 * sigma**2)), noise
+
+
+def _is_tangent(slope: str) -> bool:
+    if slope not in ("secant", "tangent"):
+        raise InputError(f"slope = {slope!r}: 'secant' (a bound) or 'tangent' (as published) is needed.")
+    return slope == "tangent"
 
 
 def _smoothness(smoothness: float | None, mu: float) -> float:

@@ -11,9 +11,9 @@ _FILE_OF = {
     "run_truth_study": "study",
     "plan": "study",
     "collect": "study",
-    "headline": "table",
-    "table": "table",
-    "insight_table": "table",
+    "headline": "tables",
+    "table": "tables",
+    "insight_table": "tables",
 }
 
 __all__ = sorted(_FILE_OF)

@@ -35,8 +35,9 @@ def fitted_noise(kind: str, experiment: Experiment, problem: ModelProblem, x: Te
         estimate = noise_covariance(samples, kind="dense", shrinkage="ledoit_wolf")
         return estimate.noise(experiment.batch_size)
     noise = record.minibatch_noise()
-    family = "gaussian" if kind == "gaussian" else "student_t"
-    return fit_noise(noise, family=family, batch_size=experiment.batch_size).model
+    if kind == "gaussian":
+        return fit_noise(noise, family="gaussian", batch_size=experiment.batch_size).model
+    return fit_noise(noise, family="student_t", batch_size=experiment.batch_size).model
 
 
 def recorded(experiment: Experiment, problem: ModelProblem, x: Tensor) -> GradientRecord:

@@ -52,7 +52,7 @@ def _arms(optimizer: str, *more: str) -> tuple[str, ...]:
 
 
 def _quick() -> list[Experiment]:
-    breast = {"problem": "breast-cancer-mlp", "steps": 20, "save_every": 2, "replicates": 128}
+    breast: dict[str, Any] = {"problem": "breast-cancer-mlp", "steps": 20, "save_every": 2, "replicates": 128}
     return [
         _experiment("quadratic", "sgd", **_QUADRATIC | {"replicates": 512}, arms=(*MAIN, *CONTROLS)),
         _experiment("linear-regression", "adam", **_REGRESSION | {"replicates": 128}, arms=(*MAIN, "ode")),

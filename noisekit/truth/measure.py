@@ -117,8 +117,8 @@ def _compared(
     name: str, predicted: _Array, real: _Array, refined: Mapping[str, _Array] | None
 ) -> ObservableComparison:
     finer = None if refined is None else refined[name][:, 1:].astype(np.float64)
-    sides = (values[:, 1:].astype(np.float64) for values in (predicted, real))
-    return compare_curves(name, *sides, finer, paired=True)
+    prediction, reference = (values[:, 1:].astype(np.float64) for values in (predicted, real))
+    return compare_curves(name, prediction, reference, finer, paired=True)
 
 
 def _laws(predicted: _Array, real: _Array) -> dict[str, float]:
@@ -135,8 +135,7 @@ def _laws(predicted: _Array, real: _Array) -> dict[str, float]:
         rng.shuffle(pooled)
         null.append(wasserstein_distance(pooled[: len(predicted)], pooled[len(predicted) :]) / unit)
     level = real.mean(0)[real.shape[1] // 2]
-    times = [_first_at(values, level) for values in (predicted, real)]
-    test = ks_2samp(*times, method="asymp")
+    test = ks_2samp(_first_at(predicted, level), _first_at(real, level), method="asymp")
     return {
         "wasserstein": float(distance),
         "wasserstein_null": float(np.mean(null)),

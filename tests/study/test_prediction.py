@@ -238,9 +238,7 @@ def test_without_samples_sgd_is_predicted_and_adam_said_to_be_unknown():
 
 
 def test_without_a_record_the_floor_of_the_file_is_scaled_or_refused():
-    config = StudyConfig(
-        optimizers=("sgd",), learning_rates=(0.02,), steps=4, warmup_steps=0, replicates=4
-    )
+    config = StudyConfig(optimizers=("sgd",), learning_rates=(0.02,), steps=4, warmup_steps=0, replicates=4)
     tree = nk.run_study(nk.load_problem("quadratic"), config)
     stored = float(tree["theory/sgd/noise_floor"])
     found = nk.predict(tree, "sgd", learning_rate=0.01)

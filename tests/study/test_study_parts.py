@@ -201,6 +201,7 @@ def test_one_failing_task_ends_the_others():
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.filterwarnings("ignore:learning_rate 1e\\+30 is beyond the stability limit")
 @pytest.mark.parametrize("warmup", [0, 8])
 def test_runs_that_all_diverge_say_when_and_what_to_change(bowl, warmup):
     rates = {"optimizers": ("sgd",), "learning_rates": (1e30,)}

@@ -104,13 +104,40 @@ def test_phase_2_bounds_the_first_steps_inside_the_phase():
 
 def test_phase_1_reaches_the_minimum_in_finite_time():
     curved = {"strong_convexity": 0.5, "hessian_trace": 1.0, "noise_std": 1e-3}
-    bound = loss_bound("signsgd", [0, 100, 10_000], learning_rate=0.01, initial_excess=4.0, phase=1, **curved)
-    np.testing.assert_allclose(bound, [4.0, 1.5**2, 0.0])
+    bound, limit = (
+        loss_bound(
+            "signsgd",
+            [0, 100, 10_000],
+            learning_rate=0.01,
+            initial_excess=4.0,
+            phase=1,
+            slope=slope,
+            **curved,
+        )
+        for slope in ("secant", "tangent")
+    )
+    np.testing.assert_allclose(limit, [4.0, 1.5**2, 0.0])
+    np.testing.assert_allclose(bound[1], (2 - 0.5 * math.erf(1.5)) ** 2 + 0.005 * (1 - math.erf(1.5) ** 2))
     simulated = mean_losses(
         "signsgd", 0.01, 100, 50, x0=np.array([4.0]), hessian=np.array([[0.5]]), noise=np.array([[1e-6]])
     )
     assert simulated[1] < simulated[0]
-    assert simulated[-1] <= 1.0001 * bound[1]
+    assert simulated[-1] <= 1.0001 * limit[1]
+
+
+def test_phase_1_is_a_bound_down_to_its_edge_and_its_limit_is_not():
+    """From |Y| = 2 to |Y| = 3/2, by simulation of the optimizer."""
+    curved = {"strong_convexity": 1.0, "hessian_trace": 1.0, "noise_std": 1.0, "learning_rate": 0.01}
+    start = 2 * np.sqrt(2)
+    simulated = mean_losses(
+        "signsgd", 0.01, 71, 70, x0=np.array([start]), hessian=np.array([[1.0]]), noise=np.array([[1.0]])
+    )
+    bound, limit = (
+        loss_bound("signsgd", [70], initial_excess=start**2 / 2, phase=1, slope=slope, **curved)
+        for slope in ("secant", "tangent")
+    )
+    assert simulated[-1] <= bound[0]
+    assert simulated[-1] > 1.005 * limit[0]
 
 
 def test_decoupled_decay_bounds_the_floor_at_any_noise_and_l2_does_not():

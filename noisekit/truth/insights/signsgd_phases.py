@@ -270,6 +270,5 @@ def _verdict(numbers: dict[str, tuple[float, float]], sizes: Sizes) -> str:
         f"from |Y| = {sizes.start:g} down to the floor the mean loss of the erf SDE differs from real runs "
         f"by {percent('sde gap, one coordinate')} in the mean for one coordinate and by "
         f"{percent('sde gap, correlated coordinates')} for {sizes.dimension} correlated ones (± is the "
-        f"Monte-Carlo error); largest mean loss over the bound of its phase: {bounds} (phase 1 takes the "
-        f"full speed, at |Y| = 3/2 it is {erf(1.5):.3f} of it)."
+        f"Monte-Carlo error); largest mean loss over the bound of its phase: {bounds}."
     )
