@@ -60,8 +60,6 @@ class CollectConfig:
             raise InputError(f"momentum is {self.momentum}; it needs to be at least 0 and below 1.")
         if self.momentum and self.optimizer != "sgd":
             raise InputError(f"momentum is a setting of sgd; leave it out for {self.optimizer}.")
-        if self.weight_decay and self.optimizer == "signsgd":
-            raise InputError("signsgd has no weight decay here; leave weight_decay out.")
         if self.every is not None and self.logarithmic is not None:
             raise InputError("every and logarithmic are two schedules; give one of them.")
         check_device(self.device)

@@ -59,7 +59,7 @@ def collect(
 
 def _collect(problem: ModelProblem, config: CollectConfig, command: str, progress: bool) -> xr.DataTree:
     per_decade = config.logarithmic
-    settings: dict[str, Any] = {} if config.optimizer == "signsgd" else {"weight_decay": config.weight_decay}
+    settings: dict[str, Any] = {"weight_decay": config.weight_decay}
     if config.optimizer == "sgd":
         settings["momentum"] = config.momentum
     recording = Recording(

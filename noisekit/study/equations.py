@@ -63,11 +63,4 @@ def build_optimizer(name: str, learning_rate: float, **settings: Any) -> Optimiz
     options = {"lr": learning_rate, "weight_decay": 0.0} | settings
     if "beta" in options:
         options["alpha"] = options.pop("beta")
-    if name == "signsgd" and not options["weight_decay"]:
-        del options["weight_decay"]
     return lambda parameters: makers[name](parameters, **options)
-
-
-def config_settings(name: str, config: StudyConfig) -> dict[str, float]:
-    """Return the hyper-parameters of a study's optimizer besides its learning rate."""
-    return {} if name == "signsgd" else {"weight_decay": config.weight_decay}

@@ -16,7 +16,7 @@ from noisekit.optimizers import simulate_optimizer
 from noisekit.problems import Problem, SampledProblem
 from noisekit.sde import Solution, integrate
 from noisekit.study.config import StudyConfig
-from noisekit.study.equations import build_optimizer, build_sde, config_settings, study_noise
+from noisekit.study.equations import build_optimizer, build_sde, study_noise
 from noisekit.study.parallel import Counter, run_tasks, workers_for
 from noisekit.study.progress import bar
 from noisekit.study.seeds import stage_seed
@@ -131,7 +131,7 @@ def _simulate(
     sampled = isinstance(problem, SampledProblem)
     solution = simulate_optimizer(
         problem,
-        build_optimizer(name, config.learning_rate(name), **config_settings(name, config)),
+        build_optimizer(name, config.learning_rate(name), weight_decay=config.weight_decay),
         x0,
         replicates=config.replicates,
         noise=None if sampled else study_noise(name, problem, config),
@@ -153,7 +153,7 @@ def _predict(
             own.gradient,
             study_noise(name, own, config),
             config.learning_rate(name),
-            **config_settings(name, config),
+            weight_decay=config.weight_decay,
         ),
         start["x"],
         steps=config.steps,

@@ -30,6 +30,8 @@ def noise_floor(
     multiplying with P; H only decides how long it takes. A direction of curvature λ is still on its way when
     2λt ≪ 1, so for a run that has not equilibrated the floor is an *upper* estimate. Give ``curvature`` and
     ``time`` to count each coordinate by its equilibrated share 1 − e^{−2kt}, k its relaxation rate.
+    For SignSGD the noise must be symmetric: signs settle where E sign g = 0, not at the minimum; on a real
+    network with B = 16 that bias cost 7 to 22 times the floor.
 
     Args:
         optimizer: "sgd", "signsgd", "rmsprop", "rmspropw", "adam" or "adamw".

@@ -202,9 +202,7 @@ def _sde(
     if name == "sgd":
         return SGDSDE(gradient, noise, rate, momentum=hyper.momentum, weight_decay=decay)
     if name == "signsgd":
-        if decay:
-            raise InputError("The SDE of SignSGD has no weight decay; leave weight_decay out.")
-        return SignSGDSDE(gradient, noise, rate)
+        return SignSGDSDE(gradient, noise, rate, weight_decay=decay)
     kind = "decoupled" if name.endswith("w") else "l2"
     eps, first, second = hyper.eps, hyper.momentum, hyper.beta
     if name.startswith("rmsprop"):
