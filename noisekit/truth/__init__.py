@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from noisekit.truth.experiment import Experiment
+    from noisekit.truth.grid import experiments
+    from noisekit.truth.study import Plan, collect, plan, run_truth_study
+    from noisekit.truth.tables import headline, insight_table, table
+
+__all__ = [
+    "Experiment",
+    "Plan",
+    "collect",
+    "experiments",
+    "headline",
+    "insight_table",
+    "plan",
+    "run_truth_study",
+    "table",
+]
 
 _FILE_OF = {
     "Experiment": "experiment",
     "experiments": "grid",
-    "run_truth_study": "study",
-    "plan": "study",
+    "Plan": "study",
     "collect": "study",
+    "plan": "study",
+    "run_truth_study": "study",
     "headline": "tables",
-    "table": "tables",
     "insight_table": "tables",
+    "table": "tables",
 }
-
-__all__ = sorted(_FILE_OF)
 
 
 def __getattr__(name: str) -> Any:

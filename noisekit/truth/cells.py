@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import xarray as xr
 
 from noisekit.errors import InfiniteVarianceError, NoisekitError
@@ -21,6 +19,8 @@ from noisekit.study.parallel import usable_cores
 from noisekit.study.progress import bar
 from noisekit.truth.arms import find_arm
 from noisekit.truth.experiment import TRUTH, Experiment
+from noisekit.truth.pool import PARTIAL, reason_to_stop, stored, sweep
+from noisekit.truth.ranks import Rank
 
 if TYPE_CHECKING:
     from noisekit.sde.solution import Solution
@@ -49,13 +49,17 @@ class Cell(ABC):
     def compute(self) -> xr.Dataset:
         """Return the numbers of the cell."""
 
+    def is_finished(self, folder: Path) -> bool:
+        """Return whether ``folder`` holds the cell, as it would be computed."""
+        return self.path(folder).exists()
+
     def store(self, folder: Path) -> None:
         """Compute the cell and write its file, under a temporary name until it is whole."""
         begin = time.process_time()
         data = self.compute()
         data.attrs["cpu_seconds"] = time.process_time() - begin
         path = self.path(folder)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
+        partial = path.with_suffix(f".{os.getpid()}{PARTIAL}")
         try:
             data.to_netcdf(partial, engine="h5netcdf")
             os.replace(partial, path)
@@ -63,9 +67,18 @@ class Cell(ABC):
             partial.unlink(missing_ok=True)
 
     def open(self, folder: Path) -> xr.Dataset:
-        """Return the finished cell, read whole."""
-        with xr.open_dataset(self.path(folder), engine="h5netcdf") as data:
-            return data.load()
+        """Return the finished cell, read whole.
+
+        Raises NoisekitError where its file is missing or damaged.
+        """
+        path = self.path(folder)
+        try:
+            with xr.open_dataset(path, engine="h5netcdf") as data:
+                return data.load()
+        except FileNotFoundError:
+            raise NoisekitError(f"The cell {self.label} is missing in {folder}; run the study again.") from None
+        except OSError as error:
+            raise NoisekitError(f"{path} is damaged; delete it and run the study again.") from error
 
 
 @dataclass(frozen=True)
@@ -112,60 +125,58 @@ def run_cells(
     """Compute the cells that ``folder`` does not hold yet, in processes of one thread each.
 
     Started with torchrun, each rank takes its share. What is finished stays when the rest is interrupted.
-    Raises NoisekitError, naming the cell, if one fails; the others are finished first.
+    Raises NoisekitError, naming the cell, if one fails; the others are finished first, unless the disk is full
+    or a process was killed.
     """
-    mine = _share_of_rank(cells)
-    todo = sorted((c for c in mine if not c.path(folder).exists()), key=lambda c: -c.cost)
-    workers = workers or (usable_cores() if all(c.device == "cpu" for c in todo) else 1)
+    rank = Rank.here()
+    # Long cells begin first.
+    mine = rank.share(sorted(cells, key=lambda cell: -cell.cost))
+    todo = [cell for cell in mine if not cell.is_finished(folder)]
+    sweep(folder)
+    on_cpu = all(cell.device == "cpu" for cell in todo)
+    workers = workers or (max(1, usable_cores() // rank.local_size) if on_cpu else 1)
+    if not on_cpu and rank.size > 1:
+        _take_own_device(rank)
     failures: list[str] = []
-    with bar("Running the study", len(mine), show=progress) as shown:
+    with (
+        bar("Running the study", len(mine), show=progress) as shown,
+        closing(stored(todo, folder, min(workers, max(1, len(todo))))) as results,
+    ):
         shown.update(len(mine) - len(todo))
-        for cell, error in _finished(todo, folder, min(workers, max(1, len(todo)))):
+        for cell, error in results:
             shown.update()
-            if error is not None:
-                failures.append(f"{cell.label}: {error}")
+            if error is None:
+                continue
+            if reason := reason_to_stop(error, folder):
+                left = sum(not cell.is_finished(folder) for cell in mine)
+                raise NoisekitError(f"{reason} {len(mine) - left} of {len(mine)} cells are finished and stay.")
+            failures.append(f"{cell.label}: {error or type(error).__name__}")
     if failures:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise NoisekitError(f"A cell of the study failed: {failures[0]}{more}. Run it again to go on.")
 
 
-def _share_of_rank(cells: Sequence[Cell]) -> list[Cell]:
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    return list(cells[rank::world])
+def wait_for(cells: Sequence[Cell], folder: Path, *, patience: float = 3600.0, pause: float = 1.0) -> None:
+    """Wait until other ranks have finished their share of ``cells``.
+
+    Raises NoisekitError where none came for ``patience`` seconds.
+    """
+    missing, since = list(cells), time.monotonic()
+    while left := [cell for cell in missing if not cell.is_finished(folder)]:
+        if len(left) < len(missing):
+            missing, since = left, time.monotonic()
+        elif time.monotonic() - since > patience:
+            raise NoisekitError(
+                f"{len(left)} cells of other ranks, such as {left[0].label}, did not come for "
+                f"{patience / 60:.0f} minutes; run the study again, and what is finished stays."
+            )
+        time.sleep(pause)
 
 
-def _finished(
-    cells: Sequence[Cell], folder: Path, workers: int
-) -> Iterator[tuple[Cell, BaseException | None]]:
-    if workers == 1:
-        for cell in cells:
-            yield cell, _attempt(cell, folder)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        futures = {pool.submit(cell.store, folder): cell for cell in cells}
-        waiting = set(futures)
-        try:
-            while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield futures[future], future.exception()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _attempt(cell: Cell, folder: Path) -> Exception | None:
-    try:
-        cell.store(folder)
-    except Exception as error:
-        return error
-    return None
-
-
-def _one_thread() -> None:
+def _take_own_device(rank: Rank) -> None:
     import torch
 
-    torch.set_num_threads(1)
+    torch.cuda.set_device(rank.local_number % torch.cuda.device_count())
 
 
 def _kept(solution: Solution) -> xr.Dataset:
@@ -184,4 +195,8 @@ def _kept(solution: Solution) -> xr.Dataset:
 
 def cpu_seconds(cells: Iterable[Cell], folder: Path) -> float:
     """Return the processor time that the cells took."""
-    return float(np.sum([cell.open(folder).attrs["cpu_seconds"] for cell in cells]))
+    total = 0.0
+    for cell in cells:
+        with xr.open_dataset(cell.path(folder), engine="h5netcdf") as data:
+            total += float(data.attrs["cpu_seconds"])
+    return total

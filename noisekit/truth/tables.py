@@ -59,4 +59,4 @@ def insight_table(tree: xr.DataTree) -> pd.DataFrame:
 def truths(tree: xr.DataTree) -> Iterator[tuple[str, xr.Dataset]]:
     """Yield the name and the data of every experiment in ``tree``."""
     for name, node in tree["truth"].children.items() if "truth" in tree.children else ():
-        yield str(name), node.to_dataset()
+        yield str(name), node.to_dataset().load()
