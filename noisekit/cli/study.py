@@ -48,6 +48,7 @@ class Study(Command):
         from noisekit.errors import InputError
         from noisekit.results.io import check_output, save_tree
         from noisekit.truth import headline, insight_table, plan, run_truth_study, table
+        from noisekit.truth.ranks import Rank
 
         if self.workers is not None and self.workers < 1:
             raise InputError(f"--workers is {self.workers}; it needs to be at least 1.")
@@ -66,11 +67,16 @@ class Study(Command):
         output = self.output or Path(FOLDER) / f"study-{self.preset}.nc"
         if self.output is None:
             Path(FOLDER).mkdir(exist_ok=True)
-        check_output(output, overwrite=self.overwrite)
+        rank = Rank.here()
+        if rank.is_first:
+            check_output(output, overwrite=self.overwrite)
         folder = self.cells or output.with_suffix(".cells")
         log(f"To repeat this: {self.command()}")
         log(f"{len(study.cells)} cells in {folder}; interrupt at will, what is finished stays.")
         tree = run_truth_study(study, folder, workers=self.workers, command=self.command(), progress=True)
+        if tree is None:
+            log(f"Rank {rank.number} of {rank.size} has finished its cells; rank 0 writes {output}.")
+            return 0
         save_tree(tree, output, overwrite=self.overwrite)
         if self.json:
             found = {
@@ -86,8 +92,9 @@ class Study(Command):
                 "\nThe gap is that of the mean loss, averaged over time; ± is its Monte-Carlo error. Spread:"
                 "\nratio of the standard deviations of the loss. The ODE, without noise, must be worse.\n"
             )
-        for _, row in insight_table(tree).iterrows():
-            print(textwrap.fill(f"{row['insight']}: {row['finding']}. {row['verdict']}", PAGE) + "\n")
+        for insight in insight_table(tree).to_dict("records"):
+            text = f"{insight['insight']}: {insight['finding']}. {insight['verdict']}"
+            print(textwrap.fill(text, PAGE) + "\n")
         print(f"Data: {output}")
         return 0
 

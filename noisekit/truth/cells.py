@@ -76,7 +76,9 @@ class Cell(ABC):
             with xr.open_dataset(path, engine="h5netcdf") as data:
                 return data.load()
         except FileNotFoundError:
-            raise NoisekitError(f"The cell {self.label} is missing in {folder}; run the study again.") from None
+            raise NoisekitError(
+                f"The cell {self.label} is missing in {folder}; run the study again."
+            ) from None
         except OSError as error:
             raise NoisekitError(f"{path} is damaged; delete it and run the study again.") from error
 
@@ -125,8 +127,8 @@ def run_cells(
     """Compute the cells that ``folder`` does not hold yet, in processes of one thread each.
 
     Started with torchrun, each rank takes its share. What is finished stays when the rest is interrupted.
-    Raises NoisekitError, naming the cell, if one fails; the others are finished first, unless the disk is full
-    or a process was killed.
+    Raises NoisekitError, naming the cell, if one fails; the others are finished first, unless the disk is
+    full or a process was killed.
     """
     rank = Rank.here()
     # Long cells begin first.
@@ -149,7 +151,9 @@ def run_cells(
                 continue
             if reason := reason_to_stop(error, folder):
                 left = sum(not cell.is_finished(folder) for cell in mine)
-                raise NoisekitError(f"{reason} {len(mine) - left} of {len(mine)} cells are finished and stay.")
+                raise NoisekitError(
+                    f"{reason} {len(mine) - left} of {len(mine)} cells are finished and stay."
+                )
             failures.append(f"{cell.label}: {error or type(error).__name__}")
     if failures:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""

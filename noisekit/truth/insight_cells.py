@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 import xarray as xr
 
+from noisekit.results.attributes import storable
 from noisekit.truth.cells import Cell
 from noisekit.truth.experiment import CELL_VERSION
 
@@ -31,6 +33,19 @@ class InsightCell(Cell):
 
     def path(self, folder: Path) -> Path:
         return folder / f"insight.{self.name}.{self.preset}.{self.seed}.{CELL_VERSION}.nc"
+
+    def is_finished(self, folder: Path) -> bool:
+        """Return whether ``folder`` holds the insight in the sizes that the preset has now."""
+        path = self.path(folder)
+        if not path.exists():
+            return False
+        sizes = import_module(f"noisekit.truth.insights.{self.name}").SIZES[self.preset]
+        expected = storable({"settings": asdict(sizes) | {"seed": self.seed}})["settings"]
+        try:
+            with xr.open_dataset(path, engine="h5netcdf") as data:
+                return bool(data.attrs.get("settings") == expected)
+        except OSError:  # damaged
+            return False
 
     def compute(self) -> xr.Dataset:
         from noisekit.truth.insights import INSIGHTS

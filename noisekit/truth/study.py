@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ import xarray as xr
 
 from noisekit.errors import InputError
 from noisekit.results.provenance import provenance
-from noisekit.truth.cells import Cell, cells_of, cpu_seconds, run_cells
+from noisekit.truth.cells import Cell, cells_of, cpu_seconds, run_cells, wait_for
 from noisekit.truth.experiment import Experiment
 from noisekit.truth.grid import Preset, experiments, with_seed
 from noisekit.truth.insight_cells import InsightCell, insight_cells
 from noisekit.truth.measure import measure
+from noisekit.truth.ranks import Rank
 
 
 @dataclass(frozen=True)
@@ -59,18 +61,35 @@ def run_truth_study(
     workers: int | None = None,
     command: str = "",
     progress: bool = False,
-) -> xr.DataTree:
+) -> xr.DataTree | None:
     """Run a study, set every prediction beside its truth, and return one tree with a group for each.
 
     ``folder`` keeps one file a cell: what is there is not computed again, so that an interrupted study goes
     on, and the same numbers come out. Cells run in ``workers`` processes, as many as there are cores if not
-    given; under torchrun each rank takes its share of them. Raises NoisekitError, naming the cell, if one
-    fails.
+    given. Under torchrun each rank takes its share of them; rank 0 waits for the others and returns the tree,
+    the others return None. Raises NoisekitError, naming the cell, if one fails, and InputError for a folder
+    that cannot be written.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, rank = Path(folder), Rank.here()
+    _make_folder(folder)
     run_cells(study.cells, folder, workers=workers, progress=progress)
+    if not rank.is_first:
+        return None
+    if rank.size > 1:
+        wait_for(study.cells, folder)
     return collect(study, folder, command=command)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make ``folder`` if need be, and refuse now what would be found out after the first cell."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"Cells cannot be kept in {folder}: {error.strerror}; name a folder that can be made."
+        ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"Cells cannot be kept in {folder}: it is not writable; name another folder.")
 
 
 def collect(study: Plan, folder: Path, *, command: str = "") -> xr.DataTree:
