@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from noisekit._readable import Readable
 from noisekit.errors import InputError
 from noisekit.gradients.streaming import RunningMoments
 
 
-@dataclass(frozen=True)
-class GradientStatistics:
+@dataclass(frozen=True, repr=False)
+class GradientStatistics(Readable):
     """Per-sample gradient statistics of one batch of N samples at one point.
 
     ``mean`` and ``variance`` (unbiased, of one sample's gradient) are keyed by parameter name and shaped like
@@ -48,6 +50,13 @@ class GradientStatistics:
         """Trace of the covariance over all covered parameters."""
         return torch.stack([variance.sum() for variance in self.variance.values()]).sum()
 
+    def __str__(self) -> str:
+        names = ("gram", "coordinate_values", "sketch")
+        return (
+            f"{self.n_samples} samples, {_named(self.mean)}, {_share(self.coverage, self.uncovered)}, "
+            f"noise trace {self.total_trace:.3g}, {_kept(self, names)}"
+        )
+
     @property
     def eigenvalues(self) -> Tensor:
         """The N − 1 eigenvalues of the covariance that can differ from 0, descending, float64."""
@@ -69,8 +78,8 @@ def covariance_eigenvalues(gram: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(centred(gram)).flip(-1)[..., : n - 1].clamp(min=0) / (n - 1)
 
 
-@dataclass(frozen=True)
-class GradientRecord:
+@dataclass(frozen=True, repr=False)
+class GradientRecord(Readable):
     """Gradient statistics over the recorded steps of one training run. ``block`` is a parameter name."""
 
     step: Tensor
@@ -123,3 +132,38 @@ class GradientRecord:
             )
         means = self.coordinate_values.mean(1)
         return means - means.mean(0)
+
+    def __str__(self) -> str:
+        n, when = len(self.step), "no steps"
+        if n:
+            first, last = (int(self.step[i]) for i in (0, -1))
+            when = f"step {first}" if n == 1 else f"{n} recorded steps from {first} to {last}"
+            when += f", loss {self.loss[0]:.3g}" + ("" if n == 1 else f" to {self.loss[-1]:.3g}")
+            when += f", noise trace {self.trace[-1].sum():.3g} at the end"
+        names = ("gram", "coordinate_values", "sketch", "moments")
+        return (
+            f"{when}; batches of {self.batch_size}, {_named(self.block)}, "
+            f"{_share(self.coverage, self.uncovered)}, {_kept(self, names)}"
+        )
+
+
+def _named(blocks: Sized) -> str:
+    return f"{len(blocks)} parameter tensor" + ("" if len(blocks) == 1 else "s")
+
+
+def _share(coverage: float, uncovered: list[str]) -> str:
+    """Say which share of the parameters is in the statistics, and which is not."""
+    if not uncovered:
+        return "all of the parameters"
+    return f"{100 * coverage:.3g} % of the parameters (without {', '.join(uncovered)})"
+
+
+def _kept(result: object, names: tuple[str, ...]) -> str:
+    """Say which of the large parts are there, with their shapes."""
+    parts = {name: getattr(result, name) for name in names}
+    shown = [
+        f"{name} {tuple(value.shape)}" if isinstance(value, Tensor) else name
+        for name, value in parts.items()
+        if value is not None
+    ]
+    return "with " + ", ".join(shown) if shown else "norms alone"

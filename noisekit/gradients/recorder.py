@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from noisekit.errors import InputError
-from noisekit.gradients import device
-from noisekit.gradients.batch import ONE_SAMPLE, Batch, CallArguments, as_batch, count_samples
+from noisekit.gradients.batch import Batch, CallArguments, as_batch, count_samples
 from noisekit.gradients.checkpointing import aside, in_backward
 from noisekit.gradients.checks import check_training, plan_for, refuse_closure, refuse_mixing_layers
 from noisekit.gradients.collector import Sums
@@ -28,12 +27,12 @@ from noisekit.gradients.local_hook import LocalHook
 from noisekit.gradients.random_state import random_state, untouched_random_state
 from noisekit.gradients.ranks import Ranks
 from noisekit.gradients.record import GradientRecord
-from noisekit.gradients.rows import Row, RowContext, join_rows
+from noisekit.gradients.recorded_rows import RecordedRows
+from noisekit.gradients.rows import RowContext
 from noisekit.gradients.schedule import Schedule, every
 from noisekit.gradients.selection import DEFAULT_SKETCH, Selection
 from noisekit.gradients.sharded import WholeParameters, gathered, sharded_units
 from noisekit.gradients.statistics import covered_parameters
-from noisekit.gradients.streaming import RunningMoments
 from noisekit.gradients.training_pass import TrainingPass, sums_of_step
 from noisekit.gradients.watch import LossWatch
 
@@ -109,12 +108,8 @@ class GradientNoiseRecorder:
         }
         self._several = micro_batches > 1
         self._keep_uses = gram and (self._several or self._ranks is not None)
-        self._keep_moments = moments
-        self._moments: RunningMoments | None = None
         self._selection: Selection | None = None
-        self._context: RowContext | None = None
-        self._rows: list[Row] = []
-        self._skipped: list[int] = []
+        self._recorded = RecordedRows(moments=moments)
         self._handles: list[RemovableHandle] = []
         self._step_handles: list[RemovableHandle | WholeParameters] = []
         self._capture: HookCapture | None = None
@@ -205,15 +200,16 @@ class GradientNoiseRecorder:
         """Whether this step is to be recorded and no forward pass of the model came by."""
         return bool(self._step_handles) and not self._passes and not self._recorded_by_call
 
-    def result(self) -> GradientRecord:
-        """Return what was recorded so far."""
-        if not self._rows or self._context is None:
-            raise InputError(
-                "Nothing was recorded: run the training loop inside the `with` block, with optimizer.step() "
-                "on this optimizer, or call record(inputs, targets)."
-            )
-        self._rows[-1].check_finite(self._names())
-        return join_rows(self._rows, self._context, self._moments, self._skipped)
+    def result(self, last: int | None = None) -> GradientRecord:
+        """Return what was recorded so far; or the ``last`` so many recorded steps alone, without moments."""
+        return self._recorded.record(last)
+
+    def forget(self, keep: int = 1) -> None:
+        """Drop all recorded steps but the last ``keep``, for runs whose record is stored elsewhere.
+
+        The moments go on over all steps.
+        """
+        self._recorded.forget(keep)
 
     def _record_batch(self, inputs: Batch, targets: Batch) -> None:
         inputs, targets = as_batch(inputs), as_batch(targets)
@@ -256,7 +252,7 @@ class GradientNoiseRecorder:
         plan = plan_for(self.model, inputs)
         covered, coverage, uncovered = covered_parameters(plan)
         self._selection = Selection.of(plan, covered, **self._wanted)
-        self._context = RowContext(self._selection, coverage, uncovered, self.seed)
+        self._recorded.context = RowContext(self._selection, coverage, uncovered, self.seed)
 
     def _names(self) -> list[str]:
         assert self._selection is not None
@@ -376,23 +372,9 @@ class GradientNoiseRecorder:
         self._arm()
 
     def _keep(self, sums: Sums, loss: Tensor) -> None:
-        assert self._context is not None
-        if self._rows and sums.n_samples != self._rows[0].n_samples:
-            self._skipped.append(self.step)
-            return
-        if sums.n_samples < 2:
-            raise InputError(ONE_SAMPLE)
         rate = self.optimizer.param_groups[0]["lr"]
         if isinstance(rate, Tensor):
             rate = rate.detach().clone()  # it may be on the device, and changes in place
-        row = Row.of(sums, self.step, loss, rate, time.perf_counter() - self._start)
-        if device.on_host(sums.squared_norms):
-            row.check_finite(self._names())
-        elif self._rows:  # the row before is ready: looking at it does not wait for this step
-            self._rows[-1].check_finite(self._names())
-        self._rows.append(row)
-        if self._keep_moments:
-            own = RunningMoments.of_batch(sums.n_samples, sums.means(), sums.variances())
-            self._moments = own if self._moments is None else self._moments.merge(own)
-        if self.on_record is not None:
+        row = self._recorded.add(sums, self.step, loss, rate, time.perf_counter() - self._start)
+        if row is not None and self.on_record is not None:
             self.on_record(row.summary())

@@ -185,10 +185,10 @@ def stream_record(
     def flush() -> None:
         nonlocal waiting
         if waiting:
-            writer.append(_latest(recorder, waiting))
+            writer.append(recorder.result(last=waiting))
         waiting = 0
         if not keep_in_memory:
-            del recorder._rows[:-1]
+            recorder.forget()
 
     def on_record(numbers: dict[str, float]) -> None:
         nonlocal waiting
@@ -218,13 +218,3 @@ def select_steps(record: GradientRecord, wanted: np.ndarray) -> GradientRecord:
         values = getattr(record, name)
         chosen[name] = None if values is None else values[places]
     return replace(record, **chosen)
-
-
-def _latest(recorder: GradientNoiseRecorder, count: int) -> GradientRecord:
-    """Return the record of the last ``count`` recorded steps alone; its cost does not grow with the run."""
-    from noisekit.gradients.rows import join_rows
-
-    assert recorder._context is not None
-    rows = recorder._rows[-count:]
-    rows[-1].check_finite(list(recorder._context.selection.sizes))
-    return join_rows(rows, recorder._context, None, list(recorder._skipped))

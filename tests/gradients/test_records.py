@@ -107,3 +107,37 @@ def test_a_smaller_last_batch_is_skipped_and_named() -> None:
     record = recorder.result()
     assert record.step.tolist() == [0, 1]
     assert record.settings["skipped_steps"] == [2]
+
+
+def recorded(steps: int, **options: Any) -> GradientNoiseRecorder:
+    model, x, y = small()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorder = GradientNoiseRecorder(model, nn.CrossEntropyLoss(), optimizer, **options)
+    recorder.repeat((x[k : k + 2], y[k : k + 2]) for k in range(0, 2 * steps, 2))
+    return recorder
+
+
+def test_the_last_steps_alone() -> None:
+    recorder = recorded(3)
+    whole, last = recorder.result(), recorder.result(last=2)
+    assert torch.equal(last.squared_norm, whole.squared_norm[-2:])
+    assert last.moments is None
+    recorder.forget(keep=1)
+    left = recorder.result()
+    assert torch.equal(left.squared_norm, whole.squared_norm[-1:])
+    assert left.moments is not None
+    assert left.moments.n_batches == 3
+    for wrong in (lambda: recorder.result(last=0), lambda: recorder.forget(keep=0)):
+        with pytest.raises(InputError, match="= 0"):
+            wrong()
+
+
+def test_records_print_a_line_and_no_tensors() -> None:
+    record = recorded(3, sketch=4, coordinates=5).result()
+    text = repr(record)
+    assert text == f"GradientRecord: {record}"
+    assert "3 recorded steps from 0 to 0" in text
+    assert "batches of 2" in text
+    assert "all of the parameters, with gram (3, 2, 2), coordinate_values (3, 2, 5), sketch (3, 2, 4)" in text
+    assert "tensor(" not in text
+    assert "norms alone" in repr(recorded(2, sketch=0, coordinates=0, gram=False, moments=False).result())
