@@ -64,7 +64,7 @@ MEANT = {
 }
 
 
-@pytest.mark.parametrize("value", NO_NUMBER, ids=repr)
+@pytest.mark.parametrize("value", NO_NUMBER, ids=lambda v: type(v).__name__)
 @pytest.mark.parametrize("name", MAKERS)
 def test_what_is_no_number_is_refused(name, value):
     if value is None and (name, None) in MEANT:
@@ -85,7 +85,7 @@ FLAGS = {
 }
 
 
-@pytest.mark.parametrize("value", NO_FLAG, ids=repr)
+@pytest.mark.parametrize("value", NO_FLAG, ids=lambda v: type(v).__name__)
 @pytest.mark.parametrize("name", FLAGS)
 def test_what_is_no_flag_is_refused(name, value):
     with pytest.raises(InputError, match=f"{name} is .*True or False"):
