@@ -27,6 +27,10 @@ TRUTH = {
                 _EACH, "mean over time of |gap of the means| over the mean over time of |reference mean|"
             ),
             "gap_error": Variable(_EACH, "Monte-Carlo error of the gap of the means, in the same units"),
+            "worst_gap": Variable(
+                _EACH, "largest |gap| over the reference mean at that instant, which a mean over time hides"
+            ),
+            "worst_gap_error": Variable(_EACH, "Monte-Carlo error of the gap at that instant, likewise"),
             "discretisation_error": Variable(_EACH, "the same for the prediction at dt and at dt/2"),
             "gap_in_std": Variable(_EACH, "mean over time of |gap| in standard deviations of the real runs"),
             "std_ratio": Variable(_EACH, "geometric mean over time of the ratio of standard deviations"),
@@ -34,11 +38,14 @@ TRUTH = {
             "wasserstein": Variable(_ARM, "Wasserstein-1 distance of the last losses, in their std"),
             "wasserstein_null": Variable(_ARM, _NULL),
             "hitting_level": Variable(_ARM, "loss whose first passage is compared"),
-            "hitting_distance": Variable(_ARM, "Kolmogorov–Smirnov distance of the first passage times"),
+            "hitting_distance": Variable(
+                _ARM, "Kolmogorov–Smirnov distance of the first saved instants below it"
+            ),
             "hitting_p_value": Variable(_ARM, "probability of such a distance if both had one law"),
             "parameter_mean_distance": Variable(
                 _ARM, "distance of the mean parameters at the end, in √(total variance of the real runs)"
             ),
+            "parameter_mean_null": Variable(_ARM, _NULL),
             "parameter_variance_ratio": Variable(_ARM, "ratio of the total parameter variances at the end"),
             "covariance_distance": Variable(
                 _ARM, "relative Frobenius distance of the parameter covariances at the end"
@@ -53,5 +60,13 @@ TRUTH = {
             "reference_std": Variable(("observable", "time"), "standard deviation over real runs"),
             "reference_quantile": Variable(("quantile", "time"), "quantile of the loss over real runs"),
         },
-    )
+    ),
+    "/insight/*": Group(
+        "One published insight as a small experiment. Variables and axes are its own, each with its "
+        "long_name and units; the attributes are `claim`, what was to be shown, `finding` (held, held in "
+        "part or failed, by a rule in the code), `verdict`, what came out in numbers, and `settings` (JSON), "
+        "what repeats it",
+        {},
+        {},
+    ),
 }

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.stats import ks_2samp, wasserstein_distance
 
 from noisekit.results.labelled import dataset
 from noisekit.truth.arms import find_arm
 from noisekit.truth.cells import cells_of
 from noisekit.truth.experiment import TRUTH, Experiment
+from noisekit.truth.laws import loss_laws, parameter_laws
 from noisekit.validation import ObservableComparison, compare_curves
 
 _Array = NDArray[np.float64]
@@ -43,11 +43,13 @@ def measure(experiment: Experiment, folder: Path, device: str = "cpu") -> xr.Dat
     rows = {arm: _row(data, truth, finer.get(arm)) for arm, data in cells.items()}
     values: dict[str, Any] = {name: _stack(rows, name) for name in next(iter(rows.values()))}
     alive = truth["diverged"].values < 0
-    values |= {
-        "reference_mean": _over(OBSERVABLES, lambda o: truth[o].values[alive].mean(0)),
-        "reference_std": _over(OBSERVABLES, lambda o: truth[o].values[alive].std(0, ddof=1)),
-        "reference_quantile": np.quantile(truth["loss"].values[alive], QUANTILES, axis=0),
-    }
+    real = {o: truth[o].values[alive].astype(np.float64) for o in OBSERVABLES}
+    with np.errstate(invalid="ignore", over="ignore"):  # runs that are lost to heavy tails
+        values |= {
+            "reference_mean": _over(OBSERVABLES, lambda o: real[o].mean(0)),
+            "reference_std": _over(OBSERVABLES, lambda o: real[o].std(0, ddof=1)),
+            "reference_quantile": np.quantile(real["loss"], QUANTILES, axis=0),
+        }
     coordinates = {
         "arm": np.array(list(rows)),
         "observable": np.array(OBSERVABLES),
@@ -98,19 +100,21 @@ def _row(data: xr.Dataset, truth: xr.Dataset, fine: xr.Dataset | None) -> dict[s
     found["n_diverged"] = int((data["diverged"].values >= 0).sum())
     if alive.sum() < 2:
         return found
-    predicted, real = ({o: d[o].values[alive] for o in OBSERVABLES} for d in (data, truth))
+    predicted, real = ({o: d[o].values[alive].astype(np.float64) for o in OBSERVABLES} for d in (data, truth))
     refined = None
     if fine is not None:
         refined = {o: fine[o].values[fine["diverged"].values < 0] for o in OBSERVABLES}
     comparisons = [_compared(o, predicted[o], real[o], refined) for o in OBSERVABLES]
     found |= {name: _each(comparisons, attribute) for name, attribute in _OF_COMPARISON.items()}
     found["discretisation_error"] = _each(comparisons, "mean_discretisation_error")
+    worst = np.array([_worst(c) for c in comparisons])
+    found["worst_gap"], found["worst_gap_error"] = worst.T
     found["std_ratio_error"] = np.array([_spread_error(c) for c in comparisons])
     found["prediction_mean"] = _over(OBSERVABLES, lambda o: predicted[o].mean(0))
     found["prediction_std"] = _over(OBSERVABLES, lambda o: predicted[o].std(0, ddof=1))
     found["prediction_quantile"] = np.quantile(predicted["loss"], QUANTILES, axis=0)
     found["cpu_seconds"] = data.attrs["cpu_seconds"]
-    return found | _laws(predicted["loss"], real["loss"]) | _parameters(data, truth)
+    return found | loss_laws(predicted["loss"], real["loss"]) | parameter_laws(data, truth)
 
 
 def _compared(
@@ -121,64 +125,16 @@ def _compared(
     return compare_curves(name, prediction, reference, finer, paired=True)
 
 
-def _laws(predicted: _Array, real: _Array) -> dict[str, float]:
-    """Return how far the laws of the last loss and of the time to reach a level are apart.
-
-    Each distance has beside it what two samples of one law would show: the mean over random exchanges.
-    """
-    unit = real[:, -1].std()
-    rng = np.random.default_rng(0)
-    distance = wasserstein_distance(predicted[:, -1], real[:, -1]) / unit
-    pooled = np.concatenate([predicted[:, -1], real[:, -1]])
-    null = []
-    for _ in range(20):
-        rng.shuffle(pooled)
-        null.append(wasserstein_distance(pooled[: len(predicted)], pooled[len(predicted) :]) / unit)
-    level = real.mean(0)[real.shape[1] // 2]
-    test = ks_2samp(_first_at(predicted, level), _first_at(real, level), method="asymp")
-    return {
-        "wasserstein": float(distance),
-        "wasserstein_null": float(np.mean(null)),
-        "hitting_distance": float(test.statistic),
-        "hitting_p_value": float(test.pvalue),
-        "hitting_level": float(level),
-    }
-
-
-def _first_at(values: _Array, level: float) -> _Array:
-    """Return the number of the first instant with the loss at most ``level``, past the end if never."""
-    below = values <= level
-    return np.where(below.any(axis=1), below.argmax(axis=1), values.shape[1])
-
-
-def _parameters(data: xr.Dataset, truth: xr.Dataset) -> dict[str, float]:
-    """Return how the law of the parameters differs: mean, total variance, covariance where it was kept."""
-    variance = truth["x_variance"].values[-1]
-    shift = np.linalg.norm(data["x_mean"].values[-1] - truth["x_mean"].values[-1])
-    found = {
-        "parameter_mean_distance": float(shift / np.sqrt(variance)),
-        "parameter_variance_ratio": float(data["x_variance"].values[-1] / variance),
-        "covariance_distance": np.nan,
-        "covariance_null": np.nan,
-    }
-    if "final_x" in data and "final_x" in truth:
-        real = truth["final_x"].values.astype(np.float64)
-        whole = np.cov(real.T)
-        size = np.linalg.norm(whole)
-        other = np.cov(data["final_x"].values.astype(np.float64).T)
-        found["covariance_distance"] = float(np.linalg.norm(other - whole) / size)
-        half = len(real) // 2
-        halves = np.cov(real[:half].T) - np.cov(real[half:].T)
-        # Two halves of n/2 differ by √2 times what two samples of n do.
-        found["covariance_null"] = float(np.linalg.norm(halves) / size / np.sqrt(2))
-    return found
-
-
 def _nothing(truth: xr.Dataset) -> dict[str, Any]:
     n, instants = len(OBSERVABLES), truth.sizes["time"]
-    of_observables = (*_OF_COMPARISON, "discretisation_error", "std_ratio_error")
+    of_observables = (
+        *_OF_COMPARISON, "worst_gap", "worst_gap_error", "discretisation_error", "std_ratio_error"
+    )  # fmt: skip
     scalars = ("wasserstein", "wasserstein_null", "hitting_distance", "hitting_p_value", "hitting_level")
-    of_x = ("parameter_mean_distance", "parameter_variance_ratio", "covariance_distance", "covariance_null")
+    of_x = (
+        "parameter_mean_distance", "parameter_mean_null", "parameter_variance_ratio",
+        "covariance_distance", "covariance_null",
+    )  # fmt: skip
     return {
         **{name: np.full(n, np.nan) for name in of_observables},
         **dict.fromkeys((*scalars, *of_x, "cpu_seconds"), np.nan),
@@ -187,6 +143,22 @@ def _nothing(truth: xr.Dataset) -> dict[str, Any]:
         "prediction_quantile": np.full((len(QUANTILES), instants), np.nan),
         "n_diverged": 0,
     }
+
+
+def _worst(comparison: ObservableComparison) -> tuple[float, float]:
+    """Return the largest |gap| over the reference at that instant, which a mean over time hides (and error).
+
+    Of an observable that changes sign the mean size stands for the reference.
+    """
+    mean = comparison.reference_mean
+    size = np.abs(mean)
+    if not ((mean > 0).all() or (mean < 0).all()):
+        size = np.full_like(size, size.mean())
+    share = np.abs(comparison.gap) / size
+    if not np.isfinite(share).all():
+        return float("nan"), float("nan")
+    at = int(share.argmax())
+    return float(share[at]), float(comparison.standard_error[at] / size[at])
 
 
 def _spread_error(comparison: ObservableComparison) -> float:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
-COLUMNS = ("gap", "gap_error", "discretisation_error", "std_ratio", "std_ratio_error", "gap_in_std")
+PERCENTS = ("gap", "gap_error", "worst_gap", "worst_gap_error", "discretisation_error")
+COLUMNS = (*PERCENTS, "std_ratio", "std_ratio_error", "gap_in_std", "wasserstein", "wasserstein_null")
 
 
 def table(tree: xr.DataTree, *, observable: str = "loss") -> pd.DataFrame:
     """Return one row for each prediction of each experiment: gaps of the mean in per cent, and spreads.
 
-    A prediction that does not exist has its reason in ``refusal``.
+    ``worst_gap`` is the largest at one saved instant, relative to the reference there. Means are over the
+    pairs that did not diverge; ``n_diverged`` counts the paths that did. A prediction that does not exist has
+    its reason in ``refusal``.
     """
     rows = []
     for name, data in truths(tree):
@@ -22,15 +26,13 @@ def table(tree: xr.DataTree, *, observable: str = "loss") -> pd.DataFrame:
             one = at.sel(arm=arm)
             row = {"experiment": name, "problem": data.attrs["problem"], "optimizer": data.attrs["optimizer"]}
             row |= {"noise": data.attrs["noise"], "prediction": str(arm), "kind": str(one["arm_kind"].item())}
-            row |= {column: float(one[column]) for column in COLUMNS}
-            row["wasserstein"] = float(one["wasserstein"])
-            row["wasserstein_null"] = float(one["wasserstein_null"])
+            row |= {column: float(one.get(column, np.nan)) for column in COLUMNS}
+            row["n_diverged"] = int(one["n_diverged"])
             row["refusal"] = str(one["refusal"].item())
             rows.append(row)
     found = pd.DataFrame(rows)
-    percents = ["gap", "gap_error", "discretisation_error"]
     if len(found):
-        found[percents] *= 100
+        found[list(PERCENTS)] *= 100
     return found
 
 
@@ -41,7 +43,7 @@ def headline(tree: xr.DataTree) -> pd.DataFrame:
         return rows
     ode = rows[rows["prediction"] == "ode"].set_index("experiment")
     own = rows[rows["prediction"] == "consistent"].set_index("experiment")
-    result = own[["gap", "gap_error", "discretisation_error", "std_ratio", "std_ratio_error", "refusal"]]
+    result = own[[*PERCENTS, "std_ratio", "std_ratio_error", "n_diverged", "refusal"]]
     return result.assign(ode_gap=ode["gap"], ode_std_ratio=ode["std_ratio"]).reset_index()
 
 
