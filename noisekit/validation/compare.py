@@ -221,6 +221,8 @@ def _judge_spread(ratio: _Array, error: _Array, most: float) -> tuple[bool, str]
 
     Both are about the geometric mean over time, whose error is at most the mean error.
     """
+    if np.isfinite(ratio).any() and (ratio[np.isfinite(ratio)] == 0).all():
+        return True, " It does not spread at all, where the reference does."
     known = np.isfinite(ratio) & np.isfinite(error) & (ratio > 0)
     if not known.any():
         return False, ""

@@ -82,9 +82,15 @@ class ObservableComparison(Readable):
 
     @property
     def mean_std_ratio(self) -> float:
-        """Geometric mean over time of the ratio of the standard deviations, where both have any."""
-        ratio = self.std_ratio[np.isfinite(self.std_ratio) & (self.std_ratio > 0)]
-        return float(np.exp(np.log(ratio).mean())) if ratio.size else float("nan")
+        """Geometric mean over time of the ratio of the standard deviations, where both have any.
+
+        0 where the reference spreads and the prediction never does.
+        """
+        known = self.std_ratio[np.isfinite(self.std_ratio)]
+        ratio = known[known > 0]
+        if not ratio.size:
+            return 0.0 if known.size else float("nan")
+        return float(np.exp(np.log(ratio).mean()))
 
 
 @dataclass(frozen=True, repr=False)
