@@ -43,12 +43,14 @@ def schema_page() -> str:
         parts += [f"## `{path}`\n", f"{group.title}.\n"]
         variables = [*group.coordinates.items(), *group.variables.items()]
         rows = [_row(name, variable, name in group.coordinates) for name, variable in variables]
-        parts.append(_table(("variable", "axes", "what", "unit", "symbol"), rows))
+        if rows:
+            parts.append(_table(("variable", "axes", "what", "unit", "symbol"), rows))
         if group.open_dims:
             axes = ", ".join(group.open_dims)
             parts.append(f"Further variables over ({axes}) are observables under their own names.\n")
     parts += ["## Attributes of the file\n", _attributes(schema.ROOT_ATTRIBUTES)]
     parts += ["## Attributes of trajectories\n", _attributes(schema.TRAJECTORY_ATTRIBUTES)]
+    parts += ["## Attributes of comparisons\n", _attributes(schema.COMPARISON_ATTRIBUTES)]
     return "\n".join(parts)
 
 

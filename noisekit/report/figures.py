@@ -5,21 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import xarray as xr
+from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from noisekit import plots
 from noisekit.errors import NoisekitError
 from noisekit.plots.fits import NoiseOf
 from noisekit.plots.groups import has_group, optimizers_in
+from noisekit.plots.insights import draw_insight
 from noisekit.plots.style import COLUMN_WIDTH, theme
 from noisekit.report import noise_readings as noise
 from noisekit.report import optimizer_readings as optimizers
 from noisekit.report.svg import to_inline_svg
+from noisekit.report.truth import is_study, truth_sentences
 
 NOISE, PATHS, CHECKS = "What the noise is", "What the optimizers do", "When the theory holds"
+TRUTH = "Predictions beside real runs"
+_QUANTITIES: dict[Literal["gap", "std_ratio"], str] = {
+    "gap": "How far the mean is off",
+    "std_ratio": "How far the spread is off",
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,10 @@ class Sketch:
     title: str
     draw: Callable[..., Any]
     read: Callable[[xr.DataTree], str]
+    height: float = COLUMN_WIDTH[1]
+    """Inches."""
+    is_whole: bool = False
+    """Whether ``draw`` makes the figure itself."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +83,23 @@ def draw_figures(tree: xr.DataTree) -> tuple[list[Picture], list[Absence]]:
 
 def _draw(tree: xr.DataTree, sketch: Sketch) -> Picture:
     with theme():
-        figure = Figure(figsize=COLUMN_WIDTH, layout="constrained")
-        ax = figure.add_subplot()
-        sketch.draw(tree, ax=ax)
-        ax.set_title("")  # the page has its own heading
+        if sketch.is_whole:
+            figure = sketch.draw(tree)
+            pyplot.close(figure)
+        else:
+            figure = Figure(figsize=(COLUMN_WIDTH[0], sketch.height), layout="constrained")
+            ax = figure.add_subplot()
+            sketch.draw(tree, ax=ax)
+            ax.set_title("")  # the page has its own heading
         reading = sketch.read(tree)
         svg = to_inline_svg(figure, sketch.name, f"{sketch.title}. {reading}")
     return Picture(sketch.name, sketch.section, sketch.title, svg, reading)
 
 
 def _sketches(tree: xr.DataTree) -> Iterator[Sketch]:
+    yield from _truth_sketches(tree)
+    if is_study(tree):
+        return
     yield from _law_sketches(tree)
     yield Sketch("tail", NOISE, "Tail index by layer", plots.plot_tail_index, noise.read_tail_index)
     yield Sketch("hill", NOISE, "Hill plot", plots.plot_hill, noise.read_hill)
@@ -92,6 +111,33 @@ def _sketches(tree: xr.DataTree) -> Iterator[Sketch]:
     yield Sketch("training", NOISE, "The recorded training", plots.plot_training_curve, noise.read_training)
     yield from _path_sketches(tree)
     yield from _check_sketches(tree)
+
+
+def _truth_sketches(tree: xr.DataTree) -> Iterator[Sketch]:
+    names = optimizers_in(tree, "truth")
+    height = 1.4 + 0.42 * len(names)
+    if names:
+        for quantity, title in _QUANTITIES.items():
+            draw = partial(plots.plot_truth, quantity=quantity)
+            yield Sketch(f"truth-{quantity}", TRUTH, title, draw, _read_truth, height=height)
+    for name in optimizers_in(tree, "insight"):
+        title, whole, read = (
+            name.replace("_", " "), partial(_draw_insight, name=name), partial(_read_insight, name=name)
+        )  # fmt: skip
+        yield Sketch(f"insight-{name}", TRUTH, title, whole, read, is_whole=True)
+
+
+def _read_truth(tree: xr.DataTree) -> str:
+    return truth_sentences(tree)[0]
+
+
+def _draw_insight(tree: xr.DataTree, name: str) -> Figure:
+    return draw_insight(tree["insight"].children[name])
+
+
+def _read_insight(tree: xr.DataTree, name: str) -> str:
+    attributes = tree["insight"].children[name].attrs
+    return f"{attributes['claim']} {str(attributes['finding']).capitalize()}."
 
 
 def _law_sketches(tree: xr.DataTree) -> Iterator[Sketch]:

@@ -14,6 +14,7 @@ from noisekit.errors import InputError
 from noisekit.plots.groups import dataset, optimizers_in
 from noisekit.report import tables
 from noisekit.report.figures import draw_figures
+from noisekit.report.truth import insights_table, is_study, truth_sentences, truth_table
 from noisekit.report.verdict import verdict
 
 
@@ -42,7 +43,9 @@ def render_report(tree: xr.DataTree) -> str:
     return environment.get_template("page.html.j2").render(
         title=str(tree.attrs.get("title") or "Gradient noise report"),
         facts=_facts(tree),
-        verdict=verdict(tree),
+        verdict=truth_sentences(tree) if is_study(tree) else verdict(tree),
+        truth_table=truth_table(tree),
+        insights_table=insights_table(tree),
         optimizer_table=tables.optimizer_table(tree),
         noise_table=tables.noise_table(tree),
         regime_table=tables.regime_table(tree),

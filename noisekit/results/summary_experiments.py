@@ -37,6 +37,7 @@ def experiment_rows(tree: xr.DataTree) -> Iterator[Row]:
                 change = float(np.nanmax(loss) / np.nanmin(loss) - 1) if np.nanmin(loss) > 0 else np.nan
                 rest = {"of": f"{name}, {preset}", "note": f"over {np.isfinite(loss).sum()} batch sizes"}
                 yield "batch scaling", "largest relative change of the final loss", change, rest
+    yield from _truth_rows(tree)
     for name, data in _groups(tree, "stationary", "measured_variance"):
         if "predicted_variance" not in data:
             continue
@@ -48,6 +49,33 @@ def experiment_rows(tree: xr.DataTree) -> Iterator[Row]:
             note = f"median and quartiles over {good.sum()} coordinates"
             rest = {"of": name, "lower": float(low), "upper": float(high), "note": note}
             yield "stationary law", "variance of runs over predicted", float(np.median(ratio)), rest
+
+
+def _truth_rows(tree: xr.DataTree) -> Iterator[Row]:
+    """Yield gap and spread of the SDE in each experiment of a study of truth, and findings of insights."""
+    for name, data in _groups(tree, "truth", "gap"):
+        if "consistent" not in data["arm"].values or "loss" not in data["observable"].values:
+            continue
+        at = data.sel(observable="loss")
+        own = at.sel(arm="consistent")
+        refusal = str(own["refusal"].item()) if "refusal" in own else ""
+        note = refusal or "SDE with the noise of the data beside real runs"
+        if "ode" in data["arm"].values:
+            note += f"; without noise {float(at['gap'].sel(arm='ode')):.3g}"
+        for variable, quantity in (
+            ("gap", "relative gap of the mean loss"),
+            ("std_ratio", "standard deviation of the loss over that of the runs"),
+        ):
+            if variable in own:
+                value = float(own[variable])
+                error = float(own[f"{variable}_error"]) if f"{variable}_error" in own else np.nan
+                ends = _known(name, value, error) | {"note": note}
+                yield "truth", quantity, value, ends | {"lower": np.maximum(ends["lower"], 0.0)}
+                note = refusal
+    if "insight" in tree.children:
+        for name, node in tree.children["insight"].children.items():
+            finding, verdict = (str(node.attrs.get(key, "")) for key in ("finding", "verdict"))
+            yield "insight", name.replace("_", " "), np.nan, {"note": f"{finding}: {verdict}"}
 
 
 def _known(name: str, value: float, error: float) -> dict[str, Any]:
