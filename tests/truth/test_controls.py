@@ -5,6 +5,8 @@ import torch
 
 from noisekit.noise import GaussianNoise, MinibatchNoise
 from noisekit.problems import load_problem
+from noisekit.sde import integrate
+from noisekit.study.equations import build_sde
 from noisekit.truth.arms import ARMS, find_arm
 from noisekit.truth.controls import IndependentSigns, IsotropicNoise, ScaledNoise, no_noise, with_gaussian_law
 
@@ -71,3 +73,16 @@ def test_arms_are_found_by_name():
     assert (ARMS["surrogate"].substeps(8), ARMS["fine"].substeps(8)) == (1, 16)
     with pytest.raises(ValueError, match="Did you mean 'isotropic'"):
         find_arm("isotropc")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_control_differs_by_its_noise_and_not_by_the_way_it_is_computed(optimizer):
+    """SDEs take one pass where noise and gradient share data; a control cannot, and must not differ by that."""
+    problem = load_problem("linear-regression", dimension=3, n_samples=40)
+    paths = []
+    for wrap in (lambda noise: noise, lambda noise: ScaledNoise(noise, 1.0)):
+        noise = wrap(MinibatchNoise(problem, 4))
+        sde = build_sde(optimizer, problem.gradient, noise, 0.05)
+        paths.append(integrate(sde, problem.x0, steps=30, substeps=2, replicates=64, save_every=30, seed=1))
+    own, control = (p.state["x"][:, -1] for p in paths)
+    assert float((own - control).abs().max()) < 0.02 * float(own.std(0).mean())

@@ -176,11 +176,12 @@ def _dataset(floor: Array, error: Array, law: Array, bound: Array, sizes: Sizes,
 
 
 def _finding(growth: Array, error: Array, excess: float, excess_error: float) -> Finding:
-    """Held where growth is below ¼ with decoupled decay, above ¾ with L2, and no floor is above its bound."""
+    """Held where growth is below ¼ with decoupled decay, above ¾ with L2, each beyond twice an error of at
+    most .15, and no floor is above its bound."""
     decoupled = np.array([name in DECOUPLED for name in OPTIMIZERS])
     flat = bool((growth[0, decoupled] < 0.25 + 2 * error[0, decoupled]).all())
     grows = bool((growth[0, ~decoupled] > 0.75 - 2 * error[0, ~decoupled]).all())
-    if flat and grows:
+    if flat and grows and bool((error[0] <= 0.15).all()):
         return "held" if excess <= 1.01 + 2 * excess_error else "held in part"
     return "held in part" if flat else "failed"
 

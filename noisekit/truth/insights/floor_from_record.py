@@ -239,9 +239,10 @@ def _dataset(rows: list[dict[str, float | str]], sizes: Sizes, seed: int) -> xr.
 
 
 def _finding(column: dict[str, Array]) -> Finding:
-    """Held if, with a minimum, every ratio is within ⅓ of 1 beyond twice the error; in part if all but
-    SignSGD's are."""
+    """Held if, with a minimum, every ratio is within ⅓ of 1 beyond twice an error of at most ⅙; in part if
+    all but SignSGD's are."""
     near = np.abs(column["ratio"] - 1) <= 1 / 3 + 2 * column["ratio_error"]
+    near &= column["ratio_error"] <= 1 / 6
     has_minimum, sign = column["penalty"] > 0, column["optimizer"] == "signsgd"
     if near[has_minimum].all():
         return "held"
