@@ -47,6 +47,7 @@ def gradient_noise_dataset(
         "block": np.array(record.block),
         "block_size": np.array(record.block_size),
         "trace": trace,
+        "deviation_sum": None if record.deviation_sum is None else array(record.deviation_sum),
         "mean_squared_norm": squared,
         "mean_gradient_error": mean_gradient_error,
     }

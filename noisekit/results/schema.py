@@ -12,6 +12,7 @@ from noisekit.results.variables import C25, COORDINATE, M18, TIME, TIME_STEP, Gr
 
 __all__ = [
     "AXES",
+    "COMPARISON_ATTRIBUTES",
     "GROUPS",
     "ROOT_ATTRIBUTES",
     "SCHEMA",
@@ -118,6 +119,11 @@ GROUPS: dict[str, Group] = {
             "block_size": Variable(("block",), "number of parameters of the block", kind="int"),
             "trace": Variable(
                 ("step", "block"), "trace of the per-sample gradient covariance", symbol="tr Σ₁"
+            ),
+            "deviation_sum": Variable(
+                ("step", "block"),
+                "sum over the block's parameters of the standard deviation of one sample's gradient",
+                symbol="Σ σ",
             ),
             "mean_squared_norm": Variable(
                 ("step", "block"),
@@ -328,6 +334,16 @@ TRAJECTORY_ATTRIBUTES: dict[str, str] = {
     "seed": "seed of the paths or runs",
     "n_diverged": "number of replicates that diverged",
     "settings_json": "JSON: hyper-parameters, variant, solver, noise, batch size",
+}
+
+COMPARISON_ATTRIBUTES: dict[str, str] = {
+    "optimizer": "name of the optimizer",
+    "prediction_kind": "sde or surrogate",
+    "n_prediction": "number of SDE paths",
+    "n_reference": "number of real runs",
+    "paired": "1 if path i and run i started from one state, which the errors then take into account",
+    "verdict": "held, unclear or missed",
+    "verdict_text": "whether the prediction held, in a sentence",
 }
 
 

@@ -12,7 +12,6 @@ from noisekit.noise import record_noise_scale
 from noisekit.problems import ModelProblem, Problem
 from noisekit.results import provenance, to_datatree
 from noisekit.study.collect_config import CollectConfig
-from noisekit.study.deviations import keep_deviations
 from noisekit.study.equations import build_optimizer
 from noisekit.study.parallel import torch_threads, usable_cores
 from noisekit.study.problem import first_samples
@@ -102,4 +101,4 @@ def _collect(problem: ModelProblem, config: CollectConfig, command: str, progres
         if isinstance(part, ModelProblem)
         else "",
     }
-    return keep_deviations(tree, trained.record)
+    return tree

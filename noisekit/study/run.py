@@ -9,7 +9,6 @@ import torch
 from noisekit.problems import ModelProblem, Problem, SampledProblem
 from noisekit.results import provenance, to_datatree
 from noisekit.study.config import StudyConfig
-from noisekit.study.deviations import keep_deviations
 from noisekit.study.laws import laws
 from noisekit.study.noise import NoiseFindings, analyze_noise
 from noisekit.study.parallel import torch_threads, usable_cores, workers_for
@@ -86,7 +85,9 @@ def _study(problem: Problem, config: StudyConfig, command: str, progress: bool) 
             **_facts(problem, part, config),
         ),
     )
-    return keep_deviations(tree, record)
+    for name in config.optimizers:
+        tree[f"comparison/{name}"].attrs["paired"] = 1
+    return tree
 
 
 def _facts(problem: Problem, part: Problem, config: StudyConfig) -> dict[str, Any]:
