@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from noisekit.cli.command import Command, File, log, print_json, print_table, rows
+from noisekit.cli.one_run import one_run
 
 _TOPICS = ("noise", "fit", "tail")
 
@@ -21,6 +22,8 @@ class Analyze(Command):
 
     file: File
     """A data file that noisekit wrote."""
+    seed: int | None = None
+    """Which run to read in a file that joins runs of several seeds."""
     output: Path | None = None
     """Data file to write with the fits in it, .nc or .zarr; nothing is written if not given."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -36,10 +39,11 @@ class Analyze(Command):
             check_output(self.output, overwrite=self.overwrite)
         with open_tree(self.file) as opened:
             require_group(opened, "/gradient_noise")
-            tree = opened
-            if "noise_model" not in opened.children and "tail_index" not in opened.children:
+            tree = opened if self.seed is None else one_run(opened, self.seed, self.file)
+            if "noise_model" not in tree.children and "tail_index" not in tree.children:
+                tree = one_run(opened, self.seed, self.file)
                 log("Fitting the noise …")
-                tree = analyze_tree(opened)
+                tree = analyze_tree(tree)
             table = summary(tree)
             if self.output is not None:
                 save_tree(tree, self.output, overwrite=self.overwrite)

@@ -84,7 +84,7 @@ def print_rows(lines: list[list[str]]) -> None:
 
 
 def _is_number(cell: str) -> bool:
-    return cell.replace("—", "0")[0].isdigit() and " to " not in cell and "/" not in cell
+    return cell in ("—", "never") or (cell[0].isdigit() and " to " not in cell and "/" not in cell)
 
 
 def print_table(table: pd.DataFrame) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from noisekit.cli.command import Command, log, number, print_json, print_rows, printable
+from noisekit.cli.one_run import one_run
 
 if TYPE_CHECKING:
     from noisekit.study.stored_comparisons import ComparisonRow
@@ -30,6 +31,8 @@ class Compare(Command):
     """Data files that noisekit wrote."""
     tolerance: float | None = None
     """Largest mean relative gap that counts as agreement, to judge anew; files were judged at 0.05."""
+    seed: int | None = None
+    """Which run to read in a file that joins runs of several seeds."""
 
     def run(self) -> int:
         from noisekit.errors import FileFormatError, InputError
@@ -40,7 +43,7 @@ class Compare(Command):
             raise InputError("noisekit compare needs a FILE; give one or more that noisekit wrote.")
         found: list[tuple[str, ComparisonRow]] = []
         with ExitStack() as stack:
-            trees = [stack.enter_context(open_tree(path)) for path in self.files]
+            trees = [one_run(stack.enter_context(open_tree(path)), self.seed, path) for path in self.files]
             for path, tree in zip(self.files, trees, strict=True):
                 found += [(path.name, row) for row in comparisons_in(tree, tolerance=self.tolerance)]
             if len(trees) == 2:

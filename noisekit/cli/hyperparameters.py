@@ -19,14 +19,14 @@ _DEFAULTS: dict[str, Any] = {"betas": (0.9, 0.999), "beta": 0.99, "eps": 1e-8}
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerOptions:
-    """An optimizer and its hyper-parameters, as on the command line."""
+    """An optimizer and its hyper-parameters."""
 
     optimizer: str
     """sgd, signsgd, rmsprop, rmspropw, adam or adamw."""
     learning_rate: float
     """Learning rate; --lr for short."""
     batch_size: int | None = None
-    """Samples in a minibatch."""
+    """Samples in a minibatch; as many as were recorded if not given."""
     betas: tuple[float, float] | None = None
     """Averaging factors of adam and adamw; 0.9 0.999 if not given."""
     beta: float | None = None

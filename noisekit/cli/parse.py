@@ -21,6 +21,7 @@ from noisekit.cli.predict import Predict
 from noisekit.cli.report import Report
 from noisekit.cli.run import Run
 from noisekit.cli.scale import Scale
+from noisekit.cli.shown_defaults import leave_out_empty_defaults
 from noisekit.cli.study import Study
 from noisekit.cli.summary import Summary
 from noisekit.errors import InputError, unknown_name
@@ -75,6 +76,8 @@ def parse(arguments: Sequence[str]) -> Command:
         Annotated[command, tyro.conf.subcommand(name, prefix_name=False)]
         for name, command in COMMANDS.items()
     )
+    for command in COMMANDS.values():
+        leave_out_empty_defaults(command)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

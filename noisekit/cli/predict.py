@@ -11,6 +11,7 @@ import tyro
 
 from noisekit.cli.command import PAGE, Command, File, number, print_json, print_rows, printable
 from noisekit.cli.hyperparameters import OptimizerOptions
+from noisekit.cli.one_run import one_run
 
 if TYPE_CHECKING:
     from noisekit.study.prediction import Prediction
@@ -30,6 +31,8 @@ class Predict(Command):
     settings: tyro.conf.OmitArgPrefixes[OptimizerOptions]
     sharpness: float | None = None
     """Largest curvature of the loss, if you know it better than the file."""
+    seed: int | None = None
+    """Which run to read in a file that joins runs of several seeds."""
 
     def run(self) -> int:
         options = self.settings.given()
@@ -39,7 +42,7 @@ class Predict(Command):
 
         with open_tree(self.file) as tree:
             found = predict(
-                tree,
+                one_run(tree, self.seed, self.file),
                 self.settings.optimizer,
                 learning_rate=self.settings.learning_rate,
                 batch_size=self.settings.batch_size,
@@ -66,7 +69,7 @@ def _print(found: Prediction) -> None:
             )
             unit = "" if f.units == "1" else f.units
             batch = "" if f.batch_size is None else str(f.batch_size)
-            table.append([f.quantity, number(f.value, 2), between, unit, batch, f.note])
+            table.append([f.quantity, _amount(f.value), between, unit, batch, f.note])
         print_rows(table)
     if found.gauges:
         print("\nDoes the theory apply?")
@@ -81,6 +84,11 @@ def _print(found: Prediction) -> None:
         print("\n" + textwrap.fill(f"Not known: {sentence}", PAGE))
 
 
+def _amount(value: float) -> str:
+    """Return a floor, or a number of steps that may never be enough."""
+    return "never" if value == math.inf else number(value, 2)
+
+
 def _cells(trial: Trial) -> list[str]:
     hyper = ", ".join(
         f"{key} {number(value, 6 if key == 'betas' else 3)}" for key, value in trial.hyperparameters.items()
@@ -90,6 +98,6 @@ def _cells(trial: Trial) -> list[str]:
         trial.what,
         str(trial.batch_size),
         f"{trial.optimizer}: {hyper}",
-        *(number(v, 2) for v in values),
+        *(_amount(v) for v in values),
         trial.note,
     ]

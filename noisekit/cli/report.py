@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from noisekit.cli.command import Command, File, log, print_json
+from noisekit.cli.one_run import one_run
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class Report(Command):
 
     file: File
     """A data file that noisekit wrote."""
+    seed: int | None = None
+    """Which run to read in a file that joins runs of several seeds."""
     output: Path | None = None
     """Page to write; beside the data file if not given."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -24,7 +27,8 @@ class Report(Command):
     def run(self) -> int:
         from noisekit.results.io import check_output, open_tree
 
-        with open_tree(self.file) as tree:
+        with open_tree(self.file) as opened:
+            tree = one_run(opened, self.seed, self.file)
             page = self.output or self.file.with_suffix(".html")
             check_output(page, overwrite=self.overwrite, suffixes=(".html", ".htm"))
 

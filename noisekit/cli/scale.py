@@ -10,6 +10,7 @@ import tyro
 
 from noisekit.cli.command import Command, number, print_json, print_rows
 from noisekit.cli.hyperparameters import OptimizerOptions
+from noisekit.cli.one_run import one_run
 from noisekit.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ class Scale(Command):
     With a data file, it also says whether the noise dominates there, as the rules assume.
     """
 
-    file: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = None
+    file: Annotated[
+        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")
+    ] = None
     """A data file whose noise says whether the rules apply."""
     settings: tyro.conf.OmitArgPrefixes[OptimizerOptions]
     batch_ratio: float
@@ -32,6 +35,8 @@ class Scale(Command):
     """Show one rule only: sde, sqrt or fixed_lr."""
     steps: int | None = None
     """Steps of the whole run, to be scaled too."""
+    seed: int | None = None
+    """Which run to read in a file that joins runs of several seeds."""
 
     def run(self) -> int:
         given = self.settings.in_torch_names(steps=self.steps, batch_size=self.settings.batch_size)
@@ -88,7 +93,8 @@ class Scale(Command):
         lines = []
         name, options = self.settings.optimizer, self.settings.given()
         options["learning_rate"] = self.settings.learning_rate
-        with open_tree(self.file) as tree:
+        with open_tree(self.file) as opened:
+            tree = one_run(opened, self.seed, self.file)
             first = predict(tree, name, batch_size=self.settings.batch_size, **options)
             later = max(1, round(first.batch_size * self.batch_ratio))
             both = first, predict(tree, name, batch_size=later, **options)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from noisekit.errors import InputError
 from noisekit.results.labelled import array, dataset
 from noisekit.results.records import BOUNDS, windowed_scales
+from noisekit.results.seeds import require_one_run
 from noisekit.results.validate import reading, require_group
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def analyze_tree(
         raise InputError(f"steps = {steps} and memory = {memory}; both must be 1 or more.")
     if tree["gradient_noise"].sizes.get("step", 0) == 0:
         raise InputError("The file holds no recorded step; record at least one batch.")
+    require_one_run(tree)
     result = tree.copy()
     node = result.children["gradient_noise"]
     noise = _with_scales(node.to_dataset(inherit=False))

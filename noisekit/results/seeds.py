@@ -100,6 +100,16 @@ def seeds_of(tree: xr.DataTree) -> list[int]:
     return []
 
 
+def require_one_run(tree: xr.DataTree) -> None:
+    """Raise InputError where ``tree`` joins several runs, for what only one run has."""
+    seeds = seeds_of(tree)
+    if seeds:
+        raise InputError(
+            f"The tree joins the runs of the seeds {', '.join(map(str, seeds))}, and one is needed; "
+            f"choose it, as in nk.results.by_seed(tree)[{seeds[0]}]."
+        )
+
+
 def _seed(tree: xr.DataTree, number: int) -> int:
     seed = tree.attrs.get(SEED)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):

@@ -90,6 +90,7 @@ def _noise(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
     if "total_noise_scale" in node:
         known = "total_noise_scale_interval" in node
         low, high = node["total_noise_scale_interval"][-1].values if known else (np.nan, np.nan)
+        window = int(node.attrs.get("noise_scale_window", 1))
         yield _row(
             "noise",
             "gradient noise scale",
@@ -98,7 +99,7 @@ def _noise(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
             upper=float(high),
             units="samples",
             batch_size=batch,
-            note=f"over {node.attrs.get('noise_scale_window', 1)} recorded steps at the end",
+            note="last step" if window == 1 else f"over {window} recorded steps at the end",
         )
     if "mean_gradient_error" in node:
         error = node["mean_gradient_error"].max()

@@ -13,7 +13,7 @@ from noisekit.study.device import check_device
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """Settings of ``collect``: one training run with the recorder on, and nothing else."""
+    """One training run with the recorder on, and nothing else."""
 
     steps: int = 100
     """Optimizer steps."""

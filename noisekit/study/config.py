@@ -24,7 +24,7 @@ MOST = 10**9
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Settings of ``run_study``.
+    """What a study does.
 
     First a network trains on all its data while the noise of its gradients is recorded. Then, from where
     training ended, SDE paths and real runs of each optimizer start on a subset of the data, small enough that

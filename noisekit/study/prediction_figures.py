@@ -123,9 +123,14 @@ def _signal(setting: Setting) -> Gauge:
     """Return |∇f|²/Tr Σ of a minibatch, over all parameters at once, from the noise scale."""
     ratio = setting.batch_size / setting.noise.scale.value
     seen = ratio > 0.1
+    where = (
+        "seen in the second moment: scaling rules, and floors of RMSprop and Adam, which leave (∇f)² out, "
+        "are off by about this share"
+        if setting.hyper.is_adaptive
+        else "not small beside the noise of a batch, as batch-size rules assume"
+    )
     meaning = (
-        "over all parameters; the gradient is seen in the second moment: scaling rules, and floors of "
-        "RMSprop and Adam, which leave (∇f)² out, are off by about this share"
+        f"over all parameters; the gradient is {where}"
         if seen
         else "over all parameters; noise dominates, so batch-size rules and floors apply"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from noisekit.errors import InputError
 from noisekit.problems import ModelProblem, Problem, list_problems, load_problem
 from noisekit.problems.datasets import images_from_folder
 from noisekit.study.device import check_device, moved_to
@@ -41,9 +42,25 @@ def load_study_problem(name: str, config: Settings) -> Problem:
     if name not in {info.name for info in list_problems()} and Path(name).is_dir():
         n = min(_TRAINING_SAMPLES["fashion-cnn"], len(images_from_folder(name).inputs))
         return load_problem("fashion-cnn", seed=config.seed, folder=name, n_samples=n, **options)
+    _refuse_absent_path(name)
     if name in _TRAINING_SAMPLES:
         options["n_samples"] = _TRAINING_SAMPLES[name]
     return load_problem(name, seed=config.seed, **options)
+
+
+def _refuse_absent_path(name: str) -> None:
+    """Raise InputError where ``name`` can only be a path, of a folder that is absent or of a file."""
+    path = Path(name)
+    if path.suffix == ".py":
+        raise InputError(
+            f"{name} names no function; give {name}:make_problem, where make_problem returns a ModelProblem."
+        )
+    if path.is_file():
+        raise InputError(f"{name} is a file; give a folder of images, or my_module.py:make_problem.")
+    if len(path.parts) > 1:
+        raise InputError(
+            f"There is no folder {name}; give one of images, or a name that noisekit list shows."
+        )
 
 
 def first_samples(problem: Problem, n: int) -> Problem:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from noisekit.errors import FileFormatError, InputError
+from noisekit.results.seeds import require_one_run
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -41,11 +42,12 @@ def comparisons_in(tree: xr.DataTree, *, tolerance: float | None = None) -> list
     """Return every comparison that ``tree`` holds, judged anew if ``tolerance`` is given.
 
     Raises:
-        InputError: if the tolerance is not between 0 and 1.
+        InputError: if the tolerance is not between 0 and 1, or the tree joins several runs.
         FileFormatError: if the replicates that judging anew needs are not kept.
     """
     if tolerance is not None and not 0 < tolerance < 1:
         raise InputError(f"tolerance is {tolerance}; a share between 0 and 1 is needed, such as 0.05.")
+    require_one_run(tree)
     rows = []
     for name, node in tree["comparison"].children.items() if "comparison" in tree.children else ():
         data = node.to_dataset()
@@ -67,6 +69,8 @@ def cross_comparisons(
 
     Returns rows, and a sentence for each optimizer that cannot be compared.
     """
+    for tree in (prediction, reference):
+        require_one_run(tree)
     rows, reasons = [], []
     predicted, observed = (
         _names(tree, kind) for tree, kind in ((prediction, "sde"), (reference, "optimizer"))
@@ -167,7 +171,12 @@ def _compared(
 
 
 def _paired(at: Any, values: list[Any]) -> bool:
-    """Return whether the file compared path i with run i, which started from one state: its errors tell."""
+    """Return whether the file compared path i with run i, which started from one state.
+
+    Where the file does not say so, its errors tell.
+    """
+    if "paired" in at.attrs:
+        return bool(at.attrs["paired"]) and len(values[0]) == len(values[1])
     if "standard_error" not in at or len(values[0]) != len(values[1]) or len(values[0]) < 2:
         return False
     error = (values[0] - values[1]).std(axis=0, ddof=1) / math.sqrt(len(values[0]))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from noisekit.errors import InputError
 from noisekit.noise import NoiseScale, tail_index
 from noisekit.noise.noise_scale import noise_scale_over_steps
+from noisekit.results.seeds import require_one_run
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -183,7 +184,11 @@ class StoredNoise:
 
 
 def stored_noise(tree: xr.DataTree) -> StoredNoise | None:
-    """Return what ``tree`` knows about the noise at the end of its record; None if it has no record."""
+    """Return what ``tree`` knows about the noise at the end of its record; None if it has no record.
+
+    Raises InputError where ``tree`` joins several runs.
+    """
+    require_one_run(tree)
     if "gradient_noise" not in tree.children or "trace" not in tree["gradient_noise"].data_vars:
         return None
     data = tree["gradient_noise"].to_dataset()

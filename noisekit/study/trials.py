@@ -41,8 +41,9 @@ def trials(tree: xr.DataTree, setting: Setting, curvature: Curvature | None) -> 
     if scaled is not None:
         found.append(_trial("batch near the noise scale", scaled[0], curvature, scaled[1]))
     half = _with_rate(setting, setting.hyper.learning_rate / 2)
-    found.append(_trial("half the learning rate", half, curvature, "half the floor"))
     slower = _stable(setting, curvature)
+    if slower is None or steps_to_fall(half, curvature) != math.inf:
+        found.append(_trial("half the learning rate", half, curvature, "half the floor"))
     if slower is not None:
         note = "learning rate times sharpness at 0.5, where the SDE follows the optimizer"
         found.append(_trial("a stable learning rate", slower, curvature, note))

@@ -7,6 +7,7 @@ import torch
 
 import noisekit as nk
 from noisekit.cli import main
+from noisekit.errors import InputError
 
 COLLECT = (
     "collect breast-cancer-mlp --steps 24 --batch-size 64 --every 3 --coordinates 24 --sketch 4 --seed 3"
@@ -210,3 +211,87 @@ def test_numbers_are_short(folder, capsys, line):
     digits = [word.strip(",;:()").replace(".", "") for word in out.split()]
     assert not [word for word in digits if word.isdigit() and len(word.lstrip("0")) > 6]
     assert max(map(len, out.splitlines())) < 160
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory):
+    file = tmp_path_factory.mktemp("joined") / "joined.nc"
+    runs = [nk.make_example_tree(seed) for seed in (0, 1)]
+    for run in runs:
+        for name in set(run.children) - {"training", "gradient_noise", "comparison"}:
+            del run[name]
+    nk.save_tree(nk.concat(runs), file)
+    return file
+
+
+READERS = {
+    "predict": "--optimizer adam --lr 0.001 --batch-size 32",
+    "compare": "",
+    "scale": "--optimizer sgd --lr 0.1 --batch-size 32 --batch-ratio 2",
+    "report": "",
+}
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_of_joined_runs_one_is_chosen(joined, capsys, command):
+    words = [command, str(joined), *READERS[command].split()]
+    assert main(words) == 2
+    assert "joins runs of the seeds 0, 1; choose one, such as --seed 0." in capsys.readouterr().err
+    if command == "predict":
+        assert main([*words, "--seed", "7"]) == 2
+        assert "has no run of seed 7" in capsys.readouterr().err
+    if command != "report":
+        assert said(capsys, *words, "--seed", 1)
+
+
+def test_joined_runs_are_refused_in_python_too(joined):
+    with nk.open_tree(joined) as tree, pytest.raises(InputError, match=r"by_seed\(tree\)\[0\]"):
+        nk.predict(tree, "sgd", learning_rate=0.1)
+
+
+def test_a_seed_that_a_file_has_not_is_refused(folder, capsys):
+    words = ["predict", str(folder / "collected.nc"), "--optimizer", "sgd", "--lr", "0.1", "--seed"]
+    assert main([*words, "4"]) == 2
+    assert "holds one run, whose seed is 3; leave out --seed 4" in capsys.readouterr().err
+    assert main([*words, "3"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said_of_it"),
+    [
+        ("no/such/folder", "There is no folder no/such/folder"),
+        ("my_module.py", "give my_module.py:make_problem"),
+    ],
+)
+def test_a_path_that_is_no_problem(capsys, tmp_path, name, said_of_it):
+    assert main(["collect", name, "--output", str(tmp_path / "out.nc")]) == 2
+    assert said_of_it in capsys.readouterr().err
+
+
+def test_an_unstable_rate_never_arrives(folder, capsys):
+    words = ["predict", folder / "collected.nc", "--optimizer", "sgd", "--lr", 500, "--sharpness", 1]
+    text = said(capsys, *words)
+    assert "never" in text
+    assert "half the learning rate" not in text
+
+
+@pytest.mark.parametrize("name", ["run", "collect", "predict", "scale", "study"])
+def test_help_shows_no_default_that_says_nothing(capsys, name):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    text = capsys.readouterr().out
+    assert "(default: 0)" in text or name in ("predict", "scale")
+    for nothing in ("None", "False", "default: ''", "default: )"):
+        assert nothing not in text
+
+
+def test_files_say_that_paths_and_runs_are_paired_and_hold_deviations(folder):
+    with nk.open_tree(folder / "run.nc") as tree:
+        assert tree["comparison/adam"].attrs["paired"] == 1
+    for stem in ("collected", "run", "own"):
+        with nk.open_tree(folder / f"{stem}.nc") as tree:
+            noise = tree["gradient_noise"]
+            assert noise["deviation_sum"].dims == ("step", "block")
+            # Σσ lies between √Σσ² and √(d Σσ²).
+            square = noise["deviation_sum"] ** 2 / noise["trace"]
+            assert bool(((square >= 0.999) & (square <= 1.001 * noise["block_size"])).all())
