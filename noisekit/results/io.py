@@ -22,6 +22,8 @@ from noisekit.results.zarr_codecs import METADATA, refuse_unsafe_codecs
 
 NETCDF_SUFFIXES = (".nc", ".nc4")
 ZARR_SUFFIX = ".zarr"
+_CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+"""What a file system or a C library answers that does not know how to reserve space."""
 
 
 def save_tree(tree: xr.DataTree, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -205,19 +207,38 @@ def _write(tree: xr.DataTree, path: Path, suffix: str) -> None:
         # Version 2 of the format: version 3 has no agreed way to write text coordinates.
         tree.to_zarr(path, zarr_format=2, consolidated=True)
     else:
-        _reserve(path, sum(node.to_dataset(inherit=False).nbytes for node in tree.subtree))
+        _reserve(path, sum(_most_bytes(node.to_dataset(inherit=False)) for node in tree.subtree))
         tree.to_netcdf(path, engine="h5netcdf")
 
 
-def _reserve(path: Path, n_bytes: int) -> None:
-    """Raise OSError if a file of ``n_bytes`` has no room: HDF5 ends the process where a disk is full."""
-    size = n_bytes + n_bytes // 8 + 2**16
-    if not hasattr(os, "posix_fallocate"):
-        if shutil.disk_usage(path.parent).free < size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+def _most_bytes(data: xr.Dataset) -> int:
+    """Return a bound of what HDF5 needs for a group: values, texts, headers of variables and attributes."""
+    kept = [data.attrs, *(variable.attrs for variable in data.variables.values())]
+    attributes = [value for attrs in kept for value in attrs.values()]
+    texts = sum(len(str(value).encode()) for value in attributes)
+    for variable in data.variables.values():
+        if variable.dtype == object:
+            texts += sum(len(str(value).encode()) + 16 for value in variable.values.flat)
+    headers = 4096 * (1 + len(data.variables)) + 128 * len(attributes)
+    return data.nbytes + data.nbytes // 8 + 2 * texts + headers
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Raise OSError if a file of ``size`` bytes has no room: HDF5 ends the process where a disk is full.
+
+    Space is taken and given back, which quotas count too; where the system cannot do that, what is free is
+    looked up. Others may still fill the disk while HDF5 writes.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+            return
+        except OSError as error:
+            if error.errno not in _CANNOT_RESERVE:
+                raise
+    if shutil.disk_usage(path.parent).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def replace(partial: Path, path: Path) -> None:

@@ -1,7 +1,9 @@
 """Files come back as they went, nothing half is left, and wrong files are named in one sentence."""
 
+import errno
 import json
 import shutil
+from types import SimpleNamespace
 
 import h5netcdf
 import numpy as np
@@ -180,3 +182,29 @@ def test_a_missing_group_is_named_with_the_nearest(tree):
     assert require_group(tree, "sde/sgd").path == "/sde/sgd"
     with pytest.raises(FileFormatError, match=r"'/sde/sdg'.*Did you mean '/sde/sgd'"):
         require_group(tree, "/sde/sdg")
+
+
+def test_no_file_is_larger_than_what_is_reserved_for_it(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(io, "_reserve", lambda path, size: asked.append(size))
+    trees = [make_example_tree(), xr.DataTree.from_dict({"/": xr.Dataset(attrs={"note": "ä" * 10**5})})]
+    for i, tree in enumerate(trees):
+        path = nk.save_tree(tree, tmp_path / f"{i}.nc")
+        assert path.stat().st_size < asked[-1]
+
+
+@pytest.mark.parametrize("errno_", [errno.EOPNOTSUPP, errno.EINVAL, None])
+def test_without_a_way_to_reserve_the_free_space_is_looked_up(tmp_path, monkeypatch, errno_):
+    def refuse(*_):
+        raise OSError(errno_, "no")
+
+    if errno_ is None:
+        monkeypatch.delattr(io.os, "posix_fallocate", raising=False)
+    else:
+        monkeypatch.setattr(io.os, "posix_fallocate", refuse, raising=False)
+    tree = xr.DataTree.from_dict({"/training": xr.Dataset({"loss": ("step", [1.0, 2.0])})})
+    nk.save_tree(tree, tmp_path / "fits.nc")
+    monkeypatch.setattr(io.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(NoisekitError, match="disk is full"):
+        nk.save_tree(tree, tmp_path / "too-large.nc")
+    assert [p.name for p in tmp_path.iterdir()] == ["fits.nc"]
