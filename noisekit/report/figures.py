@@ -175,10 +175,15 @@ def _check_sketches(tree: xr.DataTree) -> Iterator[Sketch]:
     """What only some files hold is not missed in the others."""
     theories = [name for name in optimizers_in(tree, "theory") if has_group(tree, f"theory/{name}")]
     runs = [name for name in optimizers_in(tree, "theory", "optimizer") if "x" in tree[f"optimizer/{name}"]]
-    for i, name in enumerate(n for n in runs if "stationary_variance" in tree[f"theory/{n}"]):
+    predicted = [name for name in runs if "stationary_variance" in tree[f"theory/{name}"]]
+    for i, name in enumerate(dict.fromkeys([*optimizers_in(tree, "stationary"), *predicted])):
         draw = partial(plots.plot_stationary_law, optimizer=name)
         read = partial(optimizers.read_stationary_law, optimizer=name)
         yield Sketch(f"stationary{i}", CHECKS, f"{name}: stationary variance", draw, read)
+    for i, name in enumerate(optimizers_in(tree, "phases")):
+        draw = partial(plots.plot_phase_course, optimizer=name)
+        read = partial(optimizers.read_phase_course, optimizer=name)
+        yield Sketch(f"course{i}", CHECKS, f"{name}: phases along its runs", draw, read)
     if any("phase_fraction" in tree[f"theory/{name}"] for name in theories):
         phases = plots.plot_signsgd_phases
         yield Sketch("phases", CHECKS, "Phases of SignSGD", phases, optimizers.read_phases)

@@ -9,7 +9,7 @@ from noisekit.plots.ensembles import ensemble
 from noisekit.plots.floor_against_noise import floor_power, predicted_floor
 from noisekit.plots.groups import dataset, optimizers_in, step_values
 from noisekit.plots.numbers import format_number, format_percent, format_with_error, plural
-from noisekit.plots.stationary_law import measured_variance
+from noisekit.plots.stationary_law import read_law
 from noisekit.report.floors import final_losses
 
 
@@ -83,24 +83,47 @@ def read_gap(tree: xr.DataTree) -> str:
 
 
 def read_stationary_law(tree: xr.DataTree, optimizer: str) -> str:
-    """Give the ratio of measured to predicted variances."""
-    data = dataset(tree, f"theory/{optimizer}", "stationary_variance")
-    predicted = data["stationary_variance"].values.astype(float)
-    measured, n = measured_variance(tree, optimizer, predicted.size)
-    if measured is None:
+    """Give the ratio of measured to predicted variances, and how often the law is within its interval."""
+    _, law = read_law(tree, optimizer)
+    predicted, measured = law.predicted, law.measured
+    if measured is None or law.error is None:
         spread = predicted[predicted > 0]
         return (
-            f"The predicted variances of {predicted.size} coordinates lie between "
+            f"The predicted variances of {plural(predicted.size, 'coordinate')} lie between "
             f"{format_number(spread.min(), 2)} and {format_number(spread.max(), 2)}; "
             "this file holds no parameters of real runs to check them."
         )
     usable = (predicted > 0) & (measured > 0)
     low, middle, high = np.quantile(measured[usable] / predicted[usable], [0.25, 0.5, 0.75])
+    inside = np.abs(measured - predicted)[usable] <= 1.96 * law.error[usable]
     return (
-        f"Over {plural(int(usable.sum()), 'coordinate')} the variance of {n} real runs is "
+        f"Over {plural(inside.size, 'coordinate')} the variance of {law.n} real runs is "
         f"{format_number(middle, 2)} times the predicted one "
-        f"(middle half {format_number(low, 2)} to {format_number(high, 2)})."
+        f"(middle half {format_number(low, 2)} to {format_number(high, 2)}); the prediction lies within the "
+        f"95 % interval of {int(inside.sum())} of them."
     )
+
+
+def read_phase_course(tree: xr.DataTree, optimizer: str) -> str:
+    """Say where the coordinates are when the runs begin and when they end, and what is left of the loss."""
+    data = dataset(tree, f"phases/{optimizer}", "phase_fraction")
+    share = data["phase_fraction"].transpose("phase", "time").values.astype(float)
+    step = data["step"].values if "step" in data.variables else step_values(data, "time")
+    phases = [int(p) for p in data["phase"].values]
+
+    def inside(at: int) -> str:
+        return format_percent(float(share[phases.index(3), at])) if 3 in phases else "an unknown share"
+
+    text = (
+        f"{inside(0)} of the coordinates are inside the noise (phase 3) at step {int(step[0])} and "
+        f"{inside(-1)} at step {int(step[-1])}"
+    )
+    if "excess_loss" not in data:
+        return f"{text}."
+    excess = data["excess_loss"].values.astype(float)
+    if not excess[0] > 0:
+        return f"{text}."
+    return f"{text}, where {format_percent(float(excess[-1] / excess[0]))} of the first excess loss is left."
 
 
 def read_phases(tree: xr.DataTree) -> str:
