@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -72,7 +73,8 @@ def tables(tree: xr.DataTree) -> dict[str, str]:
 
 
 def _headline(tree: xr.DataTree, real: pd.DataFrame) -> str:
-    lines = [["experiment", "runs", "gap of the mean loss", "asked", "from dt", "spread", "without noise"]]
+    head = ["experiment", "runs × steps", "samples", "gap of the mean loss", "asked", "at worst", "from dt"]
+    lines = [[*head, "spread", "without noise"]]
     for row in real.to_dict("records"):
         attributes = tree["truth"][row["experiment"]].attrs
         zero = row["experiment"].endswith("from-zero")
@@ -81,9 +83,11 @@ def _headline(tree: xr.DataTree, real: pd.DataFrame) -> str:
         lines.append(
             [
                 f"`{row['experiment']}`",
-                str(attributes["replicates"]),
-                _figure(row["gap"], row["gap_error"]),
-                f"≤ {most:g}",
+                f"{attributes['replicates']} × {attributes['steps']}",
+                str(attributes["n_samples"]),
+                _figure(row["gap"], row["gap_error"]) + _lost(row),
+                f"≤ {most:g}: {asked(row['gap'], row['gap_error'], most)}",
+                _figure(row["worst_gap"], row["worst_gap_error"]),
                 f"{row['discretisation_error']:.2f} %",
                 f"{row['std_ratio']:.2f} ± {row['std_ratio_error']:.2f}",
                 f"{row['ode_gap']:.2f} %, {row['ode_std_ratio']:.2f}" if known else "",
@@ -106,24 +110,25 @@ def _grid(rows: pd.DataFrame, arms: Iterable[str]) -> str:
                 cells.append("no SDE")
             else:
                 row = found[0]
-                cells.append(f"{_figure(row['gap'], row['gap_error'])}, {row['std_ratio']:.2f}")
+                cells.append(f"{_figure(row['gap'], row['gap_error'])}, {row['std_ratio']:.2f}{_lost(row)}")
         if any(cells):
             lines.append([arm.replace("_", " "), *cells])
     return markdown(lines)
 
 
 def _synthetic(rows: pd.DataFrame) -> str:
-    lines = [["experiment", "gap of the mean loss", "from dt", "spread", "without noise"]]
+    lines = [["experiment", "gap of the mean loss", "at worst", "from dt", "spread", "without noise"]]
     for row in rows.to_dict("records"):
         if row["refusal"]:
-            lines.append([f"`{row['experiment']}`", "no SDE: infinite variance", "", "", ""])
+            lines.append([f"`{row['experiment']}`", "no SDE: infinite variance", "", "", "", ""])
             continue
         known = row["ode_gap"] == row["ode_gap"]
         step = row["discretisation_error"]
         lines.append(
             [
                 f"`{row['experiment']}`",
-                _figure(row["gap"], row["gap_error"]),
+                _figure(row["gap"], row["gap_error"]) + _lost(row),
+                _figure(row["worst_gap"], row["worst_gap_error"]),
                 f"{step:.2f} %" if step == step else "",
                 f"{row['std_ratio']:.2f} ± {row['std_ratio_error']:.2f}",
                 f"{row['ode_gap']:.2g} %, {row['ode_std_ratio']:.2f}" if known else "",
@@ -136,6 +141,19 @@ def _insights(rows: pd.DataFrame) -> str:
     lines = [["insight", "finding", "in numbers"]]
     lines += [[r["insight"].replace("_", " "), r["finding"], r["verdict"]] for r in rows.to_dict("records")]
     return markdown(lines)
+
+
+def asked(gap: float, error: float, most: float) -> str:
+    """Say whether a gap is at most ``most``, all in per cent, with an error of at most half of that."""
+    if error > most / 2:
+        return "error too large to say"
+    if gap <= most:
+        return "held"
+    return "on the edge" if gap - 2 * error <= most else "missed"
+
+
+def _lost(row: dict[str, Any]) -> str:
+    return f" ({row['n_diverged']} paths lost)" if row["n_diverged"] else ""
 
 
 def _figure(value: float, error: float) -> str:

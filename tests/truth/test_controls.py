@@ -77,7 +77,7 @@ def test_arms_are_found_by_name():
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_control_differs_by_its_noise_and_not_by_the_way_it_is_computed(optimizer):
-    """SDEs take one pass where noise and gradient share data; a control cannot, and must not differ by that."""
+    """An SDE takes one pass where noise and gradient share data; a control cannot, which must not matter."""
     problem = load_problem("linear-regression", dimension=3, n_samples=40)
     paths = []
     for wrap in (lambda noise: noise, lambda noise: ScaledNoise(noise, 1.0)):
