@@ -89,8 +89,9 @@ class Study(Command):
         if study.experiments:
             print_rows(_lines(headline(tree)))
             print(
-                "\nThe gap is that of the mean loss, averaged over time; ± is its Monte-Carlo error. Spread:"
-                "\nratio of the standard deviations of the loss. The ODE, without noise, must be worse.\n"
+                "\nThe gap is that of the mean loss, averaged over time, and at worst that of one instant;"
+                "\n± is its Monte-Carlo error. Spread: ratio of the standard deviations of the loss."
+                "\nThe ODE, without noise, must be worse.\n"
             )
         for insight in insight_table(tree).to_dict("records"):
             text = f"{insight['insight']}: {insight['finding']}. {insight['verdict']}"
@@ -109,15 +110,18 @@ class Study(Command):
 
 
 def _lines(table: pd.DataFrame) -> list[list[str]]:
-    lines = [["experiment", "gap of the SDE", "from dt", "spread", "gap of the ODE", "its spread"]]
+    head = ["experiment", "gap of the SDE", "at worst", "from dt", "spread", "gap of the ODE", "its spread"]
+    lines = [head]
     for row in table.to_dict("records"):
         if row["refusal"]:
-            lines.append([row["experiment"], "no SDE: infinite variance", "", "", "", ""])
+            lines.append([row["experiment"], "no SDE: infinite variance", "", "", "", "", ""])
             continue
         gap = f"{row['gap']:.2f} ± {row['gap_error']:.2f} %"
+        worst = f"{row['worst_gap']:.2f} ± {row['worst_gap_error']:.2f} %"
         spread = f"{row['std_ratio']:.2f} ± {row['std_ratio_error']:.2f}"
         ode = "" if row["ode_gap"] != row["ode_gap"] else f"{row['ode_gap']:.2f} %"
         other = "" if row["ode_std_ratio"] != row["ode_std_ratio"] else f"{row['ode_std_ratio']:.2f}"
         step = row["discretisation_error"]
-        lines.append([row["experiment"], gap, f"{step:.2f} %" if step == step else "", spread, ode, other])
+        moved = f"{step:.2f} %" if step == step else ""
+        lines.append([row["experiment"], gap, worst, moved, spread, ode, other])
     return lines

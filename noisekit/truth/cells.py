@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from noisekit import __version__
 from noisekit.errors import InfiniteVarianceError, NoisekitError
 from noisekit.results.solutions import solution_to_dataset
 from noisekit.study.parallel import usable_cores
@@ -58,6 +59,7 @@ class Cell(ABC):
         begin = time.process_time()
         data = self.compute()
         data.attrs["cpu_seconds"] = time.process_time() - begin
+        data.attrs["made_with"] = f"noisekit {__version__}, torch {_torch_version()}"
         path = self.path(folder)
         partial = path.with_suffix(f".{os.getpid()}{PARTIAL}")
         try:
@@ -204,3 +206,18 @@ def cpu_seconds(cells: Iterable[Cell], folder: Path) -> float:
         with xr.open_dataset(cell.path(folder), engine="h5netcdf") as data:
             total += float(data.attrs["cpu_seconds"])
     return total
+
+
+def _torch_version() -> str:
+    import torch
+
+    return str(torch.__version__)
+
+
+def makers(cells: Iterable[Cell], folder: Path) -> list[str]:
+    """Return the versions that computed the cells, which may have been kept from an earlier run."""
+    found = set()
+    for cell in cells:
+        with xr.open_dataset(cell.path(folder), engine="h5netcdf") as data:
+            found.add(str(data.attrs.get("made_with", "unknown")))
+    return sorted(found)

@@ -12,7 +12,7 @@ import xarray as xr
 
 from noisekit.errors import InputError
 from noisekit.results.provenance import provenance
-from noisekit.truth.cells import Cell, cells_of, cpu_seconds, run_cells, wait_for
+from noisekit.truth.cells import Cell, cells_of, cpu_seconds, makers, run_cells, wait_for
 from noisekit.truth.experiment import Experiment
 from noisekit.truth.grid import Preset, experiments, with_seed
 from noisekit.truth.insight_cells import InsightCell, insight_cells
@@ -107,6 +107,7 @@ def collect(study: Plan, folder: Path, *, command: str = "") -> xr.DataTree:
         device=study.device,
         dtype="float32",
         sampling="with-replacement",
+        cells_made_with="; ".join(makers(study.cells, folder)),
         total_cpu_seconds=round(cpu_seconds(study.cells, folder)),
     )
     return tree

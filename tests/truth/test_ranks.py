@@ -58,6 +58,8 @@ def test_the_first_rank_waits_for_the_others_and_only_it_returns_the_tree(launch
     tree = run_truth_study(study, tmp_path, workers=1)
     assert tree is not None
     assert list(tree["truth"].children) == ["quadratic_sgd_gaussian"]
+    assert tree.attrs["cells_made_with"].startswith("noisekit ")
+    assert ";" not in tree.attrs["cells_made_with"]
 
 
 @dataclass(frozen=True)
