@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
-from noisekit.cli.command import Command, File, log, print_json, print_table, rows
+from noisekit.cli.command import INTERVALS, PAGE, Command, File, log, print_json, print_table, printable, rows
 from noisekit.cli.one_run import one_run
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 _TOPICS = ("noise", "fit", "tail")
+_TAIL = (
+    "A tail index says which moments are finite: those of lower order. Below 2 the variance is infinite.\n"
+    "Three estimators see the same values; figures and predictions go by gpd."
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class Analyze(Command):
     def run(self) -> int:
         from noisekit.results import analyze_tree
         from noisekit.results.io import check_output, open_tree, save_tree
+        from noisekit.results.seeds import seeds_of
         from noisekit.results.summary import summary
         from noisekit.results.validate import require_group
 
@@ -45,13 +55,26 @@ class Analyze(Command):
                 log("Fitting the noise …")
                 tree = analyze_tree(tree)
             table = summary(tree)
+            sentence = "" if self.json or seeds_of(tree) else _in_words(tree)
             if self.output is not None:
                 save_tree(tree, self.output, overwrite=self.overwrite)
         table = table[table["topic"].isin(_TOPICS)]
         if self.json:
             print_json(rows(table))
         else:
+            if sentence:
+                print(textwrap.fill(printable(sentence), PAGE) + "\n")
             print_table(table)
+            print(INTERVALS)
+            if "tail" in set(table["topic"]):
+                print(_TAIL)
         if self.output is not None:
             log(f"Data: {self.output}")
         return 0
+
+
+def _in_words(tree: xr.DataTree) -> str:
+    """Return the first sentence of the report."""
+    from noisekit.report.verdict import noise_sentence
+
+    return noise_sentence(tree)

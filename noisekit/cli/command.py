@@ -88,7 +88,9 @@ def _is_number(cell: str) -> bool:
 
 
 def print_table(table: pd.DataFrame) -> None:
-    """Print a table in full: text to the left, numbers to the right, what is missing as nothing."""
+    """Print a table: text to the left, numbers to the right, what is missing and the unit 1 as nothing."""
+    if "units" in table:
+        table = table.assign(units=table["units"].replace("1", ""))
     cells = [[_cell(v) for v in row] for row in table.astype(object).itertuples(index=False)]
     heads = [str(c) for c in table.columns]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
@@ -98,6 +100,10 @@ def print_table(table: pd.DataFrame) -> None:
             w.ljust(n) if is_text else w.rjust(n) for w, n, is_text in zip(line, widths, left, strict=True)
         )
         print(printable("  ".join(padded).rstrip()))
+
+
+INTERVALS = "\nlower and upper are the ends of a 95 % interval, where the note says nothing else."
+"""What stands below a table of the summary."""
 
 
 def _cell(value: Any) -> str:

@@ -44,7 +44,7 @@ class Compare(Command):
         found: list[tuple[str, ComparisonRow]] = []
         with ExitStack() as stack:
             trees = [one_run(stack.enter_context(open_tree(path)), self.seed, path) for path in self.files]
-            for path, tree in zip(self.files, trees, strict=True):
+            for path, tree in dict(zip(self.files, trees, strict=True)).items():
                 found += [(path.name, row) for row in comparisons_in(tree, tolerance=self.tolerance)]
             if len(trees) == 2:
                 crossed, reasons = cross_comparisons(*trees, tolerance=self.tolerance or 0.05)
@@ -63,7 +63,10 @@ class Compare(Command):
         several = len({name for name, _ in found}) > 1
         table = [_HEAD, *([name, *_cells(row)] for name, row in found)]
         print_rows(table if several else [line[1:] for line in table])
-        print("\nGaps and errors are means over time, relative to the mean size of the observable.\n")
+        print("\nGaps and errors are means over time, relative to the mean size of the observable.")
+        if any(row.observable == "squared_distance" for _, row in found):
+            print("squared_distance is |x − x₀|², how far the parameters have moved.")
+        print()
         for name, row in found:
             file = f"{name}, " if several else ""
             print(printable(f"{file}{row.optimizer}{_where(row)}: {row.text}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from noisekit.cli.command import Command, File, print_json, print_table, rows
+from noisekit.cli.command import INTERVALS, Command, File, print_json, print_table, rows
 
 
 @dataclass(frozen=True)
@@ -24,4 +24,5 @@ class Summary(Command):
             print_json(rows(table))
         else:
             print_table(table)
+            print(INTERVALS)
         return 0

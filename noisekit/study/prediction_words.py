@@ -16,7 +16,10 @@ def verdict_of(
 ) -> tuple[str, ...]:
     """Return the prediction in a few sentences, the most important first."""
     by_name = {figure.quantity: figure for figure in figures}
-    parts = [_existence(asked, shown, gauges), _floor(by_name, shown), _stability(gauges), _batch(shown)]
+    floor, stability = _floor(by_name, shown), _stability(shown, gauges)
+    unstable = any(g.name == "eta_lambda_max" and g.verdict == "refused" for g in gauges)
+    middle = [stability, floor] if unstable else [floor, stability]
+    parts = [_existence(asked, shown, gauges), *middle, _batch(shown)]
     return tuple(part for part in [*parts, measured] if part)
 
 
@@ -102,11 +105,13 @@ def _floor(figures: dict[str, Figure], setting: Setting) -> str:
     return f"{text}, {times}: the loss would rise towards it; lower the learning rate."
 
 
-def _stability(gauges: Sequence[Gauge]) -> str:
+def _stability(setting: Setting, gauges: Sequence[Gauge]) -> str:
     gauge = next((g for g in gauges if g.name == "eta_lambda_max"), None)
     if gauge is None or gauge.verdict == "ok":
         return ""
-    head = "It is unstable" if gauge.verdict == "refused" else "It is near instability"
+    head = "It is near instability"
+    if gauge.verdict == "refused":
+        head = f"{setting.hyper.optimizer} is unstable at learning rate {setting.hyper.learning_rate:g}"
     return f"{head}: {gauge.symbol} = {short(gauge.value)}, {gauge.meaning}."
 
 

@@ -271,6 +271,7 @@ def test_a_path_that_is_no_problem(capsys, tmp_path, name, said_of_it):
 def test_an_unstable_rate_never_arrives(folder, capsys):
     words = ["predict", folder / "collected.nc", "--optimizer", "sgd", "--lr", 500, "--sharpness", 1]
     text = said(capsys, *words)
+    assert text.startswith("sgd is unstable at learning rate 500")
     assert "never" in text
     assert "half the learning rate" not in text
 
@@ -295,3 +296,17 @@ def test_files_say_that_paths_and_runs_are_paired_and_hold_deviations(folder):
             # Σσ lies between √Σσ² and √(d Σσ²).
             square = noise["deviation_sum"] ** 2 / noise["trace"]
             assert bool(((square >= 0.999) & (square <= 1.001 * noise["block_size"])).all())
+
+
+def test_analyze_says_in_words_what_its_numbers_say(folder, capsys):
+    text = said(capsys, "analyze", folder / "run.nc")
+    assert "the noise of one sample's gradient" in text.partition("topic")[0]
+    assert "95 % interval" in text
+    assert "tail index says which moments are finite" in text
+
+
+def test_one_file_given_twice_is_shown_once(folder, capsys):
+    rows = json.loads(said(capsys, "compare", folder / "run.nc", folder / "run.nc", "--json"))
+    seen = [(row["file"], row["observable"]) for row in rows]
+    assert len(seen) == len(set(seen))
+    assert {file for file, _ in seen} == {"run.nc", "run.nc → run.nc"}

@@ -30,7 +30,9 @@ def test_summary_prints_every_number(example, capsys):
     out, err = capsys.readouterr()
     assert err == ""
     assert "gradient noise scale" in out
-    assert out.count("\n") == 1 + len(nk.summary(make_example_tree()))
+    table, _, below = out.partition("\n\n")
+    assert table.count("\n") == len(nk.summary(make_example_tree()))
+    assert "95 % interval" in below
 
 
 def test_json_is_json_with_the_same_numbers(example, capsys):

@@ -214,3 +214,42 @@ def test_a_meaning_that_differs_names_its_optimizers():
     assert last[0].startswith("sgd: ")
     assert last[0].endswith("; adam: other")
     assert "sgd" not in last[1]
+
+
+def test_a_stored_law_is_read_with_its_intervals():
+    coords = {"coordinate": np.arange(3)}
+    values = {
+        "predicted_variance": [1.0, 2.0, 4.0],
+        "measured_variance": [1.1, 2.0, 8.0],
+        "measured_variance_error": [0.1, 0.1, 0.1],
+    }
+    data = xr.Dataset({name: ("coordinate", v) for name, v in values.items()}, coords, {"n_replicates": 64})
+    tree = xr.DataTree.from_dict({"/stationary/sgd": data})
+    text = optimizer_readings.read_stationary_law(tree, "sgd")
+    assert text.startswith("Over 3 coordinates the variance of 64 real runs is 1.1 times the predicted one")
+    assert text.endswith("the prediction lies within the 95 % interval of 2 of them.")
+    tree["stationary/sgd"] = xr.DataTree(data[["predicted_variance"]])
+    assert "between 1.0 and 4.0; this file holds no" in optimizer_readings.read_stationary_law(tree, "sgd")
+
+
+def test_the_course_of_phases_is_read_from_its_ends():
+    coords = {"time": [0.0, 0.1], "step": ("time", [0, 10]), "phase": [1, 2, 3]}
+    share = [[0.9, 0.1, 0.0], [0.1, 0.15, 0.75]]
+    data = xr.Dataset({"phase_fraction": (("time", "phase"), share)}, coords)
+    tree = xr.DataTree.from_dict({"/phases/signsgd": data})
+    text = "0 % of the coordinates are inside the noise (phase 3) at step 0 and 75 % at step 10"
+    assert optimizer_readings.read_phase_course(tree, "signsgd") == f"{text}."
+    tree["phases/signsgd"] = xr.DataTree(data.assign(excess_loss=("time", [2.0, 0.5])))
+    expected = f"{text}, where 25 % of the first excess loss is left."
+    assert optimizer_readings.read_phase_course(tree, "signsgd") == expected
+
+
+def test_the_report_draws_what_experiments_stored():
+    from noisekit.report.figures import draw_figures
+
+    whole = make_example_tree()
+    tree = xr.DataTree.from_dict({"/phases": whole["phases"], "/stationary": whole["stationary"]})
+    titles = {picture.title for picture in draw_figures(tree)[0]}
+    assert titles == {
+        "sgd: stationary variance", "adam: stationary variance", "signsgd: phases along its runs",
+    }  # fmt: skip
