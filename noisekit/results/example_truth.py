@@ -42,6 +42,8 @@ def _truth(optimizer: str, rng: np.random.Generator) -> xr.Dataset:
         "gap_error": np.full((len(_ARMS), 3), 0.001),
         "worst_gap": np.outer(2 * gap, of_each),
         "worst_gap_error": np.full((len(_ARMS), 3), 0.002),
+        "limit_gap": np.outer(np.where(np.arange(len(_ARMS)) == 0, gap, np.nan), of_each),
+        "limit_gap_error": np.full((len(_ARMS), 3), 0.0015),
         "discretisation_error": np.full((len(_ARMS), 3), 0.0005),
         "gap_in_std": np.outer(20 * gap, of_each),
         "std_ratio": np.outer(ratio, of_each),

@@ -31,6 +31,10 @@ TRUTH = {
                 _EACH, "largest |gap| over the reference mean at that instant, which a mean over time hides"
             ),
             "worst_gap_error": Variable(_EACH, "Monte-Carlo error of the gap at that instant, likewise"),
+            "limit_gap": Variable(
+                _EACH, "the gap extrapolated to dt → 0 from dt and dt/2; NaN where only one was run"
+            ),
+            "limit_gap_error": Variable(_EACH, "Monte-Carlo error of the extrapolated gap"),
             "discretisation_error": Variable(_EACH, "the same for the prediction at dt and at dt/2"),
             "gap_in_std": Variable(_EACH, "mean over time of |gap| in standard deviations of the real runs"),
             "std_ratio": Variable(_EACH, "geometric mean over time of the ratio of standard deviations"),

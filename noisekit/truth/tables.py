@@ -8,16 +8,22 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-PERCENTS = ("gap", "gap_error", "worst_gap", "worst_gap_error", "discretisation_error")
-COLUMNS = (*PERCENTS, "std_ratio", "std_ratio_error", "gap_in_std", "wasserstein", "wasserstein_null")
+PERCENTS = (
+    "gap", "gap_error", "limit_gap", "limit_gap_error", "worst_gap", "worst_gap_error", "discretisation_error"
+)  # fmt: skip
+LAWS = (
+    "wasserstein", "wasserstein_null", "hitting_distance", "hitting_p_value", "parameter_mean_distance",
+    "parameter_mean_null", "parameter_variance_ratio", "covariance_distance", "covariance_null",
+)  # fmt: skip
+COLUMNS = (*PERCENTS, "std_ratio", "std_ratio_error", "gap_in_std", *LAWS)
 
 
 def table(tree: xr.DataTree, *, observable: str = "loss") -> pd.DataFrame:
     """Return one row for each prediction of each experiment: gaps of the mean in per cent, and spreads.
 
-    ``worst_gap`` is the largest at one saved instant, relative to the reference there. Means are over the
-    pairs that did not diverge; ``n_diverged`` counts the paths that did. A prediction that does not exist has
-    its reason in ``refusal``.
+    ``limit_gap`` is the gap extrapolated to dt → 0; ``worst_gap`` the largest at one saved instant, relative to
+    the reference there. Means are over the pairs that did not diverge; ``n_diverged`` counts the paths that
+    did. A prediction that does not exist has its reason in ``refusal``.
     """
     rows = []
     for name, data in truths(tree):
@@ -26,7 +32,7 @@ def table(tree: xr.DataTree, *, observable: str = "loss") -> pd.DataFrame:
             one = at.sel(arm=arm)
             row = {"experiment": name, "problem": data.attrs["problem"], "optimizer": data.attrs["optimizer"]}
             row |= {"noise": data.attrs["noise"], "prediction": str(arm), "kind": str(one["arm_kind"].item())}
-            row |= {column: float(one.get(column, np.nan)) for column in COLUMNS}
+            row |= {column: float(one[column]) if column in one else np.nan for column in COLUMNS}
             row["n_diverged"] = int(one["n_diverged"])
             row["refusal"] = str(one["refusal"].item())
             rows.append(row)
@@ -43,7 +49,7 @@ def headline(tree: xr.DataTree) -> pd.DataFrame:
         return rows
     ode = rows[rows["prediction"] == "ode"].set_index("experiment")
     own = rows[rows["prediction"] == "consistent"].set_index("experiment")
-    result = own[[*PERCENTS, "std_ratio", "std_ratio_error", "n_diverged", "refusal"]]
+    result = own[[*PERCENTS, *LAWS, "std_ratio", "std_ratio_error", "n_diverged", "refusal"]]
     return result.assign(ode_gap=ode["gap"], ode_std_ratio=ode["std_ratio"]).reset_index()
 
 

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from noisekit.truth.laws import loss_laws, parameter_laws
-from noisekit.truth.measure import _compared, _worst
+from noisekit.truth.measure import OBSERVABLES, _compared, _limit, _worst
 
 RNG = np.random.default_rng(0)
 
@@ -67,3 +67,17 @@ def test_the_worst_instant_is_not_hidden_by_the_mean():
     worst, error = _worst(found)
     assert worst == pytest.approx(0.3, abs=0.01)
     assert 0 < error < 0.01
+
+
+def test_the_limit_removes_a_bias_that_is_linear_in_dt():
+    def ensemble(bias):
+        losses = 1 + noise + bias + RNG.normal(0, 0.01, (500, 4))
+        values = dict.fromkeys(OBSERVABLES, (("replicate", "time"), losses))
+        return xr.Dataset(values | {"diverged": ("replicate", np.full(500, -1))})
+
+    noise = RNG.normal(0, 0.1, (500, 4))
+    found = _limit(ensemble(0.10), ensemble(0.0), ensemble(0.05))
+    assert found["limit_gap"][0] < 4 * found["limit_gap_error"][0] < 0.01
+    # What the step size hid comes out.
+    flattered = _limit(ensemble(0.0), ensemble(0.0), ensemble(0.05))
+    assert flattered["limit_gap"][0] == pytest.approx(0.10, abs=0.01)
