@@ -21,7 +21,7 @@ COLUMNS = (*PERCENTS, "std_ratio", "std_ratio_error", "gap_in_std", *LAWS)
 def table(tree: xr.DataTree, *, observable: str = "loss") -> pd.DataFrame:
     """Return one row for each prediction of each experiment: gaps of the mean in per cent, and spreads.
 
-    ``limit_gap`` is the gap extrapolated to dt → 0; ``worst_gap`` the largest at one saved instant, relative to
+    ``limit_gap`` is the gap extrapolated to dt → 0; ``worst_gap`` the largest at one saved instant, over
     the reference there. Means are over the pairs that did not diverge; ``n_diverged`` counts the paths that
     did. A prediction that does not exist has its reason in ``refusal``.
     """
