@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from noisekit.errors import FileFormatError, InputError, NoisekitError
-from noisekit.results.io import open_tree, remove, replace, writable
+from noisekit.results.io import open_tree, remove, replace, writable, write_zarr
 
 if TYPE_CHECKING:
     import zarr
@@ -59,7 +59,7 @@ class GrowingStore:
         tree = writable(tree)
         encoding = {node.path: _chunks(node) for node in tree.subtree if node.variables}
         try:
-            tree.to_zarr(partial, zarr_format=2, consolidated=True, encoding=encoding)
+            write_zarr(tree, partial, encoding)
             if path.exists() and not overwrite:
                 raise InputError(f"{path} exists; choose another name or allow overwriting.")
             replace(partial, path)

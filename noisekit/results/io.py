@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import importlib.util
 import os
@@ -204,11 +205,36 @@ def writable(tree: xr.DataTree) -> xr.DataTree:
 
 def _write(tree: xr.DataTree, path: Path, suffix: str) -> None:
     if suffix == ZARR_SUFFIX:
-        # Version 2 of the format: version 3 has no agreed way to write text coordinates.
-        tree.to_zarr(path, zarr_format=2, consolidated=True)
+        write_zarr(tree, path)
     else:
         _reserve(path, sum(_most_bytes(node.to_dataset(inherit=False)) for node in tree.subtree))
         tree.to_netcdf(path, engine="h5netcdf")
+
+
+def write_zarr(
+    tree: xr.DataTree, path: Path, encoding: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Write a zarr store; when it fails, nothing writes to ``path`` any more once this has raised."""
+    try:
+        # Version 2 of the format: version 3 has no agreed way to write text coordinates.
+        tree.to_zarr(path, zarr_format=2, consolidated=True, encoding=encoding)
+    except BaseException:
+        _await_zarr_writers()
+        raise
+
+
+def _await_zarr_writers() -> None:
+    """Wait until zarr's event loop is idle: the first write that fails ends a call while others still run.
+
+    One that ended later would make the folder again after it has been removed.
+    """
+    from zarr.core.sync import sync
+
+    async def others() -> None:
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*running, return_exceptions=True)
+
+    sync(others())
 
 
 def _most_bytes(data: xr.Dataset) -> int:

@@ -1,8 +1,10 @@
 """Files come back as they went, nothing half is left, and wrong files are named in one sentence."""
 
 import errno
+import importlib
 import json
 import shutil
+import time
 from types import SimpleNamespace
 
 import h5netcdf
@@ -116,6 +118,23 @@ def test_an_interrupted_write_leaves_nothing_new(tree, tmp_path, monkeypatch, in
         assert "disk is full" in str(caught.value)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["run.nc"]
+
+
+def test_no_writer_of_zarr_outlives_a_failure(tree, tmp_path, monkeypatch):
+    local = importlib.import_module("zarr.storage._local")
+    put = local._put
+
+    def slow_or_full(path, *args, **kwargs):
+        if path.name == ".zattrs":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        time.sleep(0.2)
+        return put(path, *args, **kwargs)
+
+    monkeypatch.setattr(local, "_put", slow_or_full)
+    with pytest.raises(NoisekitError, match="disk is full"):
+        nk.save_tree(tree, tmp_path / "run.zarr")
+    time.sleep(0.5)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_files_are_named(tree, tmp_path):
