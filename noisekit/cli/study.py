@@ -47,6 +47,7 @@ class Study(Command):
     def run(self) -> int:
         from noisekit.errors import InputError
         from noisekit.results.io import check_output, save_tree
+        from noisekit.study.device import check_device
         from noisekit.truth import headline, insight_table, plan, run_truth_study, table
         from noisekit.truth.ranks import Rank
 
@@ -59,11 +60,7 @@ class Study(Command):
             for cell in study.insights:
                 print(cell.label)
             return 0
-        if self.device == "cuda":
-            import torch
-
-            if not torch.cuda.is_available():
-                raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu.")
+        check_device(self.device)
         output = self.output or Path(FOLDER) / f"study-{self.preset}.nc"
         if self.output is None:
             Path(FOLDER).mkdir(exist_ok=True)

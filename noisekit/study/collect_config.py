@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from noisekit.errors import InputError, unknown_name
-from noisekit.study.config import LEARNING_RATES, MOST
+from noisekit.study.config import LEARNING_RATES, MOST, command_line
 from noisekit.study.device import check_device
 
 
@@ -77,9 +77,4 @@ class CollectConfig:
 
     def command(self, problem: str) -> str:
         """Return the command line that repeats the recording of ``problem`` with these settings."""
-        words = ["noisekit collect", problem]
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if value != f.default or f.name == "seed":
-                words.append(f"--{f.name.replace('_', '-')} {value}")
-        return " ".join(words)
+        return command_line("collect", problem, self)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from noisekit.errors import InputError
 from noisekit.gradients import every, logarithmic
 from noisekit.noise import record_noise_scale
+from noisekit.optimizers.named import build_optimizer
 from noisekit.problems import ModelProblem, Problem
 from noisekit.results import provenance, to_datatree
 from noisekit.study.collect_config import CollectConfig
-from noisekit.study.equations import build_optimizer
 from noisekit.study.parallel import torch_threads, usable_cores
-from noisekit.study.problem import first_samples
+from noisekit.study.problem import facts_of, first_samples
 from noisekit.study.sharpness import sharpness
 from noisekit.study.training import Recording, record_training
 
@@ -73,7 +71,6 @@ def _collect(problem: ModelProblem, config: CollectConfig, command: str, progres
     trained, _ = record_training(problem, recording, progress=progress)
     part = first_samples(problem, SHARPNESS_SAMPLES)
     curvature = sharpness(part, trained.x, seed=config.seed)
-    known = problem.metadata
     tree = to_datatree(
         record=trained.record,
         noise_scale=record_noise_scale(trained.record),
@@ -83,22 +80,16 @@ def _collect(problem: ModelProblem, config: CollectConfig, command: str, progres
             seed=config.seed,
             config=config.as_dict(),
             command=command,
-            dataset=known.get("dataset", ""),
-            dataset_sha256=known.get("dataset_sha256", ""),
-            device=problem.x0.device.type,
-            dtype=str(problem.x0.dtype).removeprefix("torch."),
-            deterministic=torch.are_deterministic_algorithms_enabled(),
+            **facts_of(problem),
             sampling="without-replacement",
             batch_size=config.batch_size,
             n_samples=problem.n_samples,
-            n_parameters=problem.n_parameters,
         ),
     )
     tree["training"].attrs |= {
         "optimizer": config.optimizer,
         "sharpness": curvature,
-        "sharpness_where": f"where training ended, on the first {part.n_samples} samples"
-        if isinstance(part, ModelProblem)
-        else "",
+        "sharpness_where": "where training ended, on the first "
+        f"{min(problem.n_samples, SHARPNESS_SAMPLES)} samples",
     }
     return tree

@@ -135,11 +135,16 @@ class StudyConfig:
 
     def command(self, problem: str) -> str:
         """Return the command line that repeats a study of ``problem`` with these settings."""
-        words = ["noisekit run", problem]
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value == field.default and field.name != "seed":
-                continue
-            written = " ".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
-            words.append(f"--{field.name.replace('_', '-')} {written}")
-        return " ".join(words)
+        return command_line("run", problem, self)
+
+
+def command_line(command: str, problem: str, config: Any) -> str:
+    """Return the line that repeats ``command`` with the settings of a dataclass, without its defaults."""
+    words = [f"noisekit {command}", problem]
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if value == field.default and field.name != "seed":
+            continue
+        written = " ".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
+        words.append(f"--{field.name.replace('_', '-')} {written}")
+    return " ".join(words)

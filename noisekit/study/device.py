@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from noisekit.errors import InputError, unknown_name
 
 
@@ -27,27 +25,3 @@ def check_device(device: str | None) -> None:
         )
     if index and int(index) >= count:
         raise InputError(f"The device is {device!r}, and there are {count} CUDA devices, counted from 0.")
-
-
-def moved_to(problem: Any, device: str | None) -> Any:
-    """Return a user's own problem on ``device``; as it is if None or if it is there already."""
-    from noisekit.problems import ModelProblem
-
-    if device is None or problem.x0.device.type == device.partition(":")[0]:
-        return problem
-    if not isinstance(problem, ModelProblem):
-        raise InputError(
-            f"{problem.name} lives on {problem.x0.device.type}; make it on {device!r} yourself, or leave the "
-            "device out."
-        )
-    return ModelProblem(
-        problem.model,
-        problem.loss_fn,
-        problem.inputs,
-        problem.targets,
-        name=problem.name,
-        device=device,
-        test_inputs=problem.test_inputs,
-        test_targets=problem.test_targets,
-        metadata=problem.metadata,
-    )

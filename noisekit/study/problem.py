@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
 
 from noisekit.errors import InputError
 from noisekit.problems import ModelProblem, Problem, list_problems, load_problem
 from noisekit.problems.datasets import images_from_folder
-from noisekit.study.device import check_device, moved_to
+from noisekit.study.device import check_device
 
 _TRAINING_SAMPLES = {"fashion-cnn": 6000, "fashion-resnet": 6000, "shakespeare-gpt": 2048}
 """Samples to train on where the catalog's small size takes fewer."""
@@ -37,7 +40,7 @@ def load_study_problem(name: str, config: Settings) -> Problem:
     """
     check_device(config.device)
     if ":" in name:
-        return cast(Problem, moved_to(load_problem(name, seed=config.seed), config.device))
+        return _moved_to(load_problem(name, seed=config.seed), config.device)
     options: dict[str, Any] = {} if config.device is None else {"device": config.device}
     if name not in {info.name for info in list_problems()} and Path(name).is_dir():
         n = min(_TRAINING_SAMPLES["fashion-cnn"], len(images_from_folder(name).inputs))
@@ -67,13 +70,46 @@ def first_samples(problem: Problem, n: int) -> Problem:
     """Return ``problem`` on its first ``n`` training samples; unchanged if that is all, or no network."""
     if not isinstance(problem, ModelProblem) or problem.n_samples <= n:
         return problem
+    return _like(problem, problem.inputs[:n], problem.targets[:n])
+
+
+def _moved_to(problem: Problem, device: str | None) -> Problem:
+    """Return a user's own problem on ``device``; as it is if None or if it is there already."""
+    if device is None or problem.x0.device.type == device.partition(":")[0]:
+        return problem
+    if not isinstance(problem, ModelProblem):
+        raise InputError(
+            f"{problem.name} lives on {problem.x0.device.type}; make it on {device!r} yourself, or leave the "
+            "device out."
+        )
+    return _like(problem, problem.inputs, problem.targets, device=device)
+
+
+def _like(
+    problem: ModelProblem, inputs: Tensor, targets: Tensor, *, device: str | None = None
+) -> ModelProblem:
+    """Return the same network, loss and test data with other training data or on another device."""
     return ModelProblem(
         problem.model,
         problem.loss_fn,
-        problem.inputs[:n],
-        problem.targets[:n],
+        inputs,
+        targets,
         name=problem.name,
+        device=device,
         test_inputs=problem.test_inputs,
         test_targets=problem.test_targets,
         metadata=problem.metadata,
     )
+
+
+def facts_of(problem: Problem) -> dict[str, Any]:
+    """Return what the provenance of a file says of its problem: data, device, type, determinism."""
+    known = getattr(problem, "metadata", {})
+    return {
+        "dataset": known.get("dataset", ""),
+        "dataset_sha256": known.get("dataset_sha256", ""),
+        "device": problem.x0.device.type,
+        "dtype": str(problem.x0.dtype).removeprefix("torch."),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "n_parameters": len(problem.x0),
+    }

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from noisekit.problems import ModelProblem, Problem, SampledProblem
 from noisekit.results import provenance, to_datatree
 from noisekit.study.config import StudyConfig
 from noisekit.study.laws import laws
 from noisekit.study.noise import NoiseFindings, analyze_noise
 from noisekit.study.parallel import torch_threads, usable_cores, workers_for
-from noisekit.study.problem import first_samples
+from noisekit.study.problem import facts_of, first_samples
 from noisekit.study.sharpness import sharpness
 from noisekit.study.training import TrainingRun, train_and_record
 from noisekit.study.trajectories import compare_optimizers
@@ -92,20 +90,14 @@ def _study(problem: Problem, config: StudyConfig, command: str, progress: bool) 
 
 def _facts(problem: Problem, part: Problem, config: StudyConfig) -> dict[str, Any]:
     sampled = isinstance(part, SampledProblem)
-    known = getattr(problem, "metadata", {})
     n = part.n_samples if isinstance(part, SampledProblem) else 0
     total = problem.n_samples if isinstance(problem, SampledProblem) else 0
     return {
-        "dataset": known.get("dataset", ""),
-        "dataset_sha256": known.get("dataset_sha256", ""),
-        "device": problem.x0.device.type,
-        "dtype": str(problem.x0.dtype).removeprefix("torch."),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        **facts_of(problem),
         "sampling": "with-replacement" if sampled else "Gaussian noise added to the gradient",
         "batch_size": config.batch_size if sampled else "",
         "n_samples": n,
         "n_training_samples": total,
-        "n_parameters": len(problem.x0),
         "comparison_subset": f"optimizers are compared on the first {n} of {total} training samples"
         if n < total
         else "",

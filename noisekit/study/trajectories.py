@@ -13,10 +13,12 @@ from torch import Tensor
 from noisekit._typing import Observable, State
 from noisekit.errors import NonFiniteError
 from noisekit.optimizers import simulate_optimizer
+from noisekit.optimizers.named import build_optimizer
 from noisekit.problems import Problem, SampledProblem
 from noisekit.sde import Solution, integrate
+from noisekit.sde.named import build_sde
 from noisekit.study.config import StudyConfig
-from noisekit.study.equations import build_optimizer, build_sde, study_noise
+from noisekit.study.equations import study_noise
 from noisekit.study.parallel import Counter, run_tasks, workers_for
 from noisekit.study.progress import bar
 from noisekit.study.seeds import stage_seed

@@ -12,7 +12,8 @@ from noisekit.errors import InfiniteVarianceError, InputError, unknown_name
 from noisekit.noise import GaussianNoise, StudentTNoise
 from noisekit.noise.base import NoiseModel
 from noisekit.problems import Problem, Quadratic
-from noisekit.sde import SGDSDE, AdamSDE, OptimizerSDE, RMSpropSDE, SignSGDSDE, integrate
+from noisekit.sde import OptimizerSDE, integrate
+from noisekit.sde.named import build_sde
 from noisekit.theory.hyperparameters import check_hyperparameters
 from noisekit.theory.inputs import as_array, check_count, check_optimizer, check_positive
 from noisekit.theory.stationary import stationary_law
@@ -198,13 +199,11 @@ def _sde(
 ) -> OptimizerSDE:
     """Return the SDE of a named optimizer; hyper-parameters have the names of ``stationary_law``."""
     hyper = check_hyperparameters(name, **settings)
-    rate, decay = hyper.learning_rate, hyper.coupled_decay + hyper.decoupled_decay
+    own: dict[str, Any] = {"weight_decay": hyper.coupled_decay + hyper.decoupled_decay}
     if name == "sgd":
-        return SGDSDE(gradient, noise, rate, momentum=hyper.momentum, weight_decay=decay)
-    if name == "signsgd":
-        return SignSGDSDE(gradient, noise, rate, weight_decay=decay)
-    kind = "decoupled" if name.endswith("w") else "l2"
-    eps, first, second = hyper.eps, hyper.momentum, hyper.beta
-    if name.startswith("rmsprop"):
-        return RMSpropSDE(gradient, noise, rate, beta=second, eps=eps, weight_decay=decay, decay=kind)
-    return AdamSDE(gradient, noise, rate, betas=(first, second), eps=eps, weight_decay=decay, decay=kind)
+        own["momentum"] = hyper.momentum
+    elif name.startswith("rmsprop"):
+        own |= {"beta": hyper.beta, "eps": hyper.eps}
+    elif name.startswith("adam"):
+        own |= {"betas": (hyper.momentum, hyper.beta), "eps": hyper.eps}
+    return build_sde(name, gradient, noise, hyper.learning_rate, **own)

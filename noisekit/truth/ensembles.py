@@ -11,9 +11,11 @@ from torch import Tensor
 from noisekit._typing import Observable, State
 from noisekit.noise import GaussianNoise, NoiseModel, StudentTNoise
 from noisekit.optimizers import simulate_optimizer
+from noisekit.optimizers.named import build_optimizer
 from noisekit.problems import ModelProblem, Problem, SampledProblem, load_problem
 from noisekit.sde import Solution, integrate
-from noisekit.study.equations import build_optimizer, build_sde, minibatch_noise_for
+from noisekit.sde.named import build_sde
+from noisekit.study.equations import minibatch_noise_for
 from noisekit.study.problem import first_samples
 from noisekit.study.seeds import stage_seed
 from noisekit.truth.arms import Arm

@@ -8,8 +8,8 @@ from torch import Tensor
 from noisekit.errors import InputError
 from noisekit.gradients import GradientNoiseRecorder, GradientRecord, every
 from noisekit.noise import NoiseModel, fit_noise, noise_covariance
+from noisekit.optimizers.named import build_optimizer
 from noisekit.problems import ModelProblem
-from noisekit.study.equations import build_optimizer
 from noisekit.study.seeds import stage_seed
 from noisekit.truth.experiment import Experiment
 

@@ -22,21 +22,13 @@ import numpy as np
 import torch
 
 import noisekit as nk
+from noisekit.optimizers.named import build_optimizer
 
 REPLICATES = 4096
 BURN_IN = 600
 STEPS = 1500
 EVERY = 10
 OUTPUT = Path(__file__).with_suffix(".md")
-
-TORCH = {
-    "sgd": torch.optim.SGD,
-    "signsgd": nk.SignSGD,
-    "rmsprop": torch.optim.RMSprop,
-    "rmspropw": nk.RMSpropW,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-}
 
 
 @dataclass(frozen=True)
@@ -49,9 +41,7 @@ class Row:
     df: float | None = None
 
     def make(self, rate: float) -> Callable[[list], torch.optim.Optimizer]:
-        names = {"beta": "alpha"}
-        options = {names.get(name, name): value for name, value in self.hyper.items()}
-        return lambda params: TORCH[self.optimizer](params, lr=rate, **options)
+        return build_optimizer(self.optimizer, rate, **self.hyper)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from noisekit.noise import GaussianNoise, MinibatchNoise
 from noisekit.problems import load_problem
 from noisekit.sde import integrate
-from noisekit.study.equations import build_sde
+from noisekit.sde.named import build_sde
 from noisekit.truth.arms import ARMS, find_arm
 from noisekit.truth.controls import IndependentSigns, IsotropicNoise, ScaledNoise, no_noise, with_gaussian_law
 

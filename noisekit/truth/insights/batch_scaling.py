@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from noisekit._typing import OptimizerFactory
 from noisekit.noise import GaussianNoise
-from noisekit.optimizers import RMSpropW, simulate_optimizer
+from noisekit.optimizers import simulate_optimizer
+from noisekit.optimizers.named import build_optimizer
 from noisekit.problems import Quadratic, load_problem
 from noisekit.problems.linear_regression import LinearRegression
 from noisekit.theory import scale_hyperparameters
@@ -151,7 +151,7 @@ def _run(
         state = {"x": start, "v": variance.float().expand(replicates, -1)}
     solution = simulate_optimizer(
         data,
-        _maker(optimizer, settings),
+        build_optimizer(optimizer, settings["lr"], **settings),
         start if state is None else None,
         init_state=state,
         steps=steps,
@@ -191,11 +191,6 @@ def _scaled(optimizer: str, rule: str, ratio: float, decay: float, sizes: Sizes)
         return scale_hyperparameters(optimizer, original, ratio, preset="sqrt")
     scaled = scale_hyperparameters(optimizer, original, ratio)
     return scaled | ({"eps": original["eps"]} if rule.startswith("ε") else {})
-
-
-def _maker(name: str, settings: dict[str, Any]) -> OptimizerFactory:
-    kind = torch.optim.AdamW if name == "adamw" else RMSpropW
-    return lambda params: kind(params, **settings)
 
 
 def _passing(loss: torch.Tensor, time: torch.Tensor, level: float) -> tuple[float, float]:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from noisekit._typing import OptimizerFactory
 from noisekit.noise import GaussianNoise
-from noisekit.optimizers import RMSpropW, simulate_optimizer
+from noisekit.optimizers import simulate_optimizer
+from noisekit.optimizers.named import build_optimizer
 from noisekit.theory import loss_bound, stationary_law
 from noisekit.truth.insights.estimates import Array, mean_and_error, plus_minus
 from noisekit.truth.insights.labelled import Finding, Progress, insight_dataset, report, variable
@@ -75,7 +75,7 @@ def decoupled_decay(*, preset: Preset | Sizes, seed: int = 0, progress: Progress
     for row, name in enumerate(OPTIMIZERS):
         solution = simulate_optimizer(
             problem,
-            _maker(name, sizes),
+            build_optimizer(name, sizes.learning_rate, weight_decay=sizes.weight_decay),
             torch.zeros_like(problem.x0),
             steps=sizes.settle + sizes.keep,
             replicates=sizes.replicates,
@@ -113,16 +113,6 @@ def _blocks(
     minimum = torch.cat([centre.repeat(len(sizes.levels)) for centre in centres])
     blocks = torch.block_diag(*[hessian] * len(levels))
     return ShiftedQuadratic(blocks.float(), minimum.float()), factor, centres
-
-
-def _maker(name: str, sizes: Sizes) -> OptimizerFactory:
-    kinds = {
-        "rmspropw": RMSpropW,
-        "adamw": torch.optim.AdamW,
-        "rmsprop": torch.optim.RMSprop,
-        "adam": torch.optim.Adam,
-    }
-    return lambda params: kinds[name](params, lr=sizes.learning_rate, weight_decay=sizes.weight_decay)
 
 
 def _bound(name: str, hessian: torch.Tensor, sigma: float, sizes: Sizes) -> float:

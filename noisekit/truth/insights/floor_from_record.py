@@ -10,9 +10,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from noisekit._typing import OptimizerFactory
 from noisekit.gradients import gradient_statistics
-from noisekit.optimizers import SignSGD, simulate_optimizer
+from noisekit.optimizers import simulate_optimizer
+from noisekit.optimizers.named import build_optimizer
 from noisekit.problems import ModelProblem, load_problem
 from noisekit.theory import noise_floor
 from noisekit.truth.insights.estimates import Array, mean_and_error, plus_minus
@@ -165,7 +165,7 @@ def _run(
     """Return the excess loss of real runs from the minimum, (replicate, time)."""
     solution = simulate_optimizer(
         problem,
-        _maker(optimizer, rate),
+        build_optimizer(optimizer, rate),
         minimum,
         steps=case.steps,
         replicates=sizes.replicates,
@@ -177,11 +177,6 @@ def _run(
     )
     lowest = problem.loss(minimum[None]).double()
     return solution.observables["loss"].double() - lowest
-
-
-def _maker(name: str, rate: float) -> OptimizerFactory:
-    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "signsgd": SignSGD}
-    return lambda params: kinds[name](params, lr=rate)
 
 
 def _row(

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 import xarray as xr
 
-from noisekit._typing import OptimizerFactory
 from noisekit.errors import InfiniteVarianceError
 from noisekit.noise import StudentTNoise
-from noisekit.optimizers import SignSGD, simulate_optimizer
+from noisekit.optimizers import simulate_optimizer
+from noisekit.optimizers.named import build_optimizer
 from noisekit.problems import Quadratic
-from noisekit.sde import SGDSDE, AdamSDE, OptimizerSDE, RMSpropSDE, SignSGDSDE, integrate
+from noisekit.sde import integrate
+from noisekit.sde.named import build_sde
 from noisekit.truth.insights.estimates import Array, plus_minus
 from noisekit.truth.insights.labelled import Finding, Progress, insight_dataset, report, variable
 from noisekit.truth.insights.losses import random_spd
@@ -38,6 +39,10 @@ class Sizes:
     sign_rate: float = 0.01
     noise_scale: float = 1.0
     start: float = 1.5
+
+    def rate(self, optimizer: str) -> float:
+        """Return the learning rate of an optimizer."""
+        return self.sgd_rate if optimizer == "sgd" else self.sign_rate
 
 
 SIZES = {"quick": Sizes(), "full": Sizes(replicates=768, steps=2000, substeps=4)}
@@ -77,7 +82,7 @@ def _both(name: str, problem: Quadratic, noise: StudentTNoise, sizes: Sizes, see
     every = max(1, sizes.steps // sizes.instants)
     real = simulate_optimizer(
         problem,
-        _maker(name, sizes),
+        build_optimizer(name, sizes.rate(name)),
         problem.x0,
         steps=sizes.steps,
         replicates=sizes.replicates,
@@ -93,7 +98,7 @@ def _both(name: str, problem: Quadratic, noise: StudentTNoise, sizes: Sizes, see
     try:
         paths = (
             integrate(
-                _sde(name, problem, noise, sizes),
+                build_sde(name, problem.gradient, noise, sizes.rate(name)),
                 problem.x0,
                 steps=sizes.steps,
                 substeps=sizes.substeps,
@@ -119,20 +124,6 @@ def _both(name: str, problem: Quadratic, noise: StudentTNoise, sizes: Sizes, see
         "sde_late_median": np.array(_median_and_error(paths)),
         "has_sde": np.array(has_sde),
     }
-
-
-def _maker(name: str, sizes: Sizes) -> OptimizerFactory:
-    if name == "sgd":
-        return lambda params: torch.optim.SGD(params, lr=sizes.sgd_rate)
-    kinds = {"signsgd": SignSGD, "rmsprop": torch.optim.RMSprop, "adam": torch.optim.Adam}
-    return lambda params: kinds[name](params, lr=sizes.sign_rate)
-
-
-def _sde(name: str, problem: Quadratic, noise: StudentTNoise, sizes: Sizes) -> OptimizerSDE:
-    if name == "sgd":
-        return SGDSDE(problem.gradient, noise, sizes.sgd_rate)
-    kinds = {"signsgd": SignSGDSDE, "rmsprop": RMSpropSDE, "adam": AdamSDE}
-    return kinds[name](problem.gradient, noise, sizes.sign_rate)
 
 
 def _lost(loss: torch.Tensor) -> torch.Tensor:

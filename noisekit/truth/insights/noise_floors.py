@@ -8,9 +8,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from noisekit._typing import OptimizerFactory
 from noisekit.noise import GaussianNoise
-from noisekit.optimizers import SignSGD, simulate_optimizer
+from noisekit.optimizers import simulate_optimizer
+from noisekit.optimizers.named import build_optimizer
 from noisekit.problems import Quadratic, load_problem
 from noisekit.problems.linear_regression import LinearRegression
 from noisekit.theory import noise_floor, stationary_law
@@ -98,7 +98,7 @@ def _on_quadratic(name: str, sizes: Sizes, seed: int) -> tuple[Array, Array, Arr
     problem = Quadratic(torch.block_diag(*[hessian] * len(levels)).float())
     solution = simulate_optimizer(
         problem,
-        _maker(name, sizes.learning_rate),
+        build_optimizer(name, sizes.learning_rate),
         torch.zeros_like(problem.x0),
         steps=sizes.settle + sizes.keep,
         replicates=sizes.replicates,
@@ -133,7 +133,7 @@ def _on_regression(name: str, sizes: Sizes, seed: int) -> tuple[Array, Array, Ar
         settle = max(100, round(6 * relaxation))
         solution = simulate_optimizer(
             problem,
-            _maker(name, eta),
+            build_optimizer(name, eta),
             minimum.float(),
             steps=settle + keep,
             replicates=sizes.batch_replicates,
@@ -151,11 +151,6 @@ def _on_regression(name: str, sizes: Sizes, seed: int) -> tuple[Array, Array, Ar
 
 def _rate(name: str, sizes: Sizes) -> float:
     return sizes.batch_learning_rate if name == "sgd" else sizes.sign_learning_rate
-
-
-def _maker(name: str, rate: float) -> OptimizerFactory:
-    kinds = {"sgd": torch.optim.SGD, "signsgd": SignSGD, "rmsprop": torch.optim.RMSprop}
-    return lambda params: kinds.get(name, torch.optim.Adam)(params, lr=rate)
 
 
 def _dataset(level: Array, values: dict[str, Array], sizes: Sizes, seed: int) -> xr.Dataset:
