@@ -1,6 +1,6 @@
 """Measure the weak order of every SDE and write the table that docs/theory.md shows.
 
-    python scripts/benchmarks/weak_order.py                    # about fifteen minutes on one core
+    python scripts/benchmarks/weak_order.py                    # about two minutes on one core
     python scripts/benchmarks/weak_order.py --only sgd adam    # rows whose name contains one of the words
 
 Each row compares an SDE with torch's optimizer on f(x) = ½xᵀHx + ¼Σx⁴ in two dimensions with correlated
