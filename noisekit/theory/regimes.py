@@ -18,7 +18,10 @@ Verdict = Literal["ok", "warning", "refused"]
 
 @dataclass(frozen=True)
 class Gauge:
-    """One gauge: its ``name``, ``symbol``, ``value``, where it warns, the verdict, what it means."""
+    """One gauge: its ``name``, ``symbol``, ``value``, where it warns, the verdict, what it means.
+
+    ``lower`` and ``upper`` are the 95 % interval of a value that was estimated with one, else NaN.
+    """
 
     name: str
     symbol: str
@@ -26,6 +29,8 @@ class Gauge:
     limit: float
     verdict: Verdict
     meaning: str
+    lower: float = float("nan")
+    upper: float = float("nan")
 
 
 def regimes(
