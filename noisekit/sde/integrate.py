@@ -80,8 +80,8 @@ def integrate(
     ``ranks`` the processes, each of which makes the same call, that share the replicates: every one returns
     the solution of all of them, and the numbers do not depend on how many there are; ``fused`` takes normals
     of the counter-based generator Philox, the same on every device, and where there is an NVIDIA GPU with
-    Triton makes all steps of SGD or SignSGD on a diagonal quadratic with Gaussian noise in one kernel (tried
-    in Triton's interpreter only).
+    Triton makes all steps of SGD, SignSGD, RMSprop or Adam on a diagonal quadratic with Gaussian noise in one
+    kernel (tried in Triton's interpreter only).
     Returns a Solution; a path that is not finite is marked with its first bad step in ``diverged``.
     Raises InputError for arguments out of range, InfiniteVarianceError where the SDE needs a variance.
     """
@@ -136,7 +136,7 @@ def integrate(
         state = share.part(state)
         trajectory = Trajectory(plan, state, functions, keep_state=keep_state, quantiles=levels)
         chunks = _chunks(sde, state, share, seed, substeps, fused)
-        kernel = FusedSteps.of(sde, solver, state["x"], substeps, seed) if fused else None
+        kernel = FusedSteps.of(sde, solver, state["x"], substeps, seed, lead) if fused else None
         runner = _Runner(sde, solver, trajectory, lead, share, chunks, kernel)
         reached = None if path is None else load_checkpoint(path, state, trajectory, identity, share)
         _run(
@@ -207,7 +207,7 @@ class _Runner:
 
     def advance(self, chunk: _Chunk, first: int, last: int) -> None:
         if self.kernel is not None:
-            finite = self.kernel.advance(chunk.state["x"], chunk.draws.origin, first, last)
+            finite = self.kernel.advance(chunk.state, chunk.draws.origin, first, last)
             self.trajectory.finite_steps[chunk.rows] += finite
             return
         with torch.no_grad():

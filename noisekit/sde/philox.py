@@ -93,7 +93,7 @@ class PhiloxNormals:
 
     def draw_by_kernel(self, out: Tensor, seed: int, step: int) -> None:
         """Fill ``out`` with the normals of ``step`` in one kernel."""
-        from noisekit.sde import triton_kernels as kernels
+        from noisekit.sde import triton_normals as kernels
 
         substeps, rows, n_normals = self.shape
         programs = (-(-rows * n_normals // kernels.BLOCK),)

@@ -70,10 +70,15 @@ def setting(sde: nk.sde.OptimizerSDE, **options: Any) -> FusedSteps | None:
 
 def test_equations_that_the_kernel_is_for() -> None:
     sgd = nk.SGDSDE(PROBLEM.gradient, NOISE, ETA)
-    for sde in (sgd, nk.SignSGDSDE(PROBLEM.gradient, NOISE, ETA)):
-        found = setting(sde)
+    for kind in (nk.SGDSDE, nk.SignSGDSDE, nk.RMSpropSDE, nk.AdamSDE):
+        found = setting(kind(PROBLEM.gradient, NOISE, ETA, weight_decay=0.25))
         assert found is not None
         assert torch.equal(found.curvature, CURVATURE)
+        assert found.decay == 0.25
+    l2 = setting(nk.AdamSDE(PROBLEM.gradient, NOISE, ETA, weight_decay=0.25, decay="l2"))
+    assert l2 is not None
+    assert torch.equal(l2.curvature, CURVATURE + 0.25)
+    assert l2.decay == 0.0
     dense = nk.Quadratic(torch.diag(CURVATURE))
     low_rank, heavy = nk.GaussianNoise(factor=torch.ones(4, 1)), nk.StudentTNoise(scale=0.1, df=5.0)
     others = [
@@ -83,13 +88,63 @@ def test_equations_that_the_kernel_is_for() -> None:
         nk.SGDSDE(dense.gradient, NOISE, ETA),
         nk.SGDSDE(PROBLEM.gradient, low_rank, ETA),
         nk.SignSGDSDE(PROBLEM.gradient, heavy, ETA),
-        nk.AdamSDE(PROBLEM.gradient, NOISE, ETA),
+        nk.AdamSDE(PROBLEM.gradient, NOISE, ETA, order=2),
+        nk.RMSpropSDE(dense.gradient, NOISE, ETA),
     ]
     assert [setting(sde) for sde in others] == [None] * len(others)
     assert setting(sgd, solver=StochasticHeun()) is None
     assert setting(sgd, substeps=16) is None
     assert setting(sgd, x=torch.ones(3, 4, dtype=torch.float64)) is None
     assert FusedSteps.of(sgd, EulerMaruyama(), torch.ones(3, 4), 4, 0) is None  # on the CPU
+
+
+def test_bias_corrections_and_schedule_of_each_substep() -> None:
+    x, eps, betas = torch.ones(3, 4), 0.5, (0.8, 0.9)
+    schedule = lambda step: 1 / (1 + step)  # noqa: E731
+    for variant, ahead in (("consistent", 0.25 + 0.125), ("published", 1.0), ("malladi", 1.0)):
+        sde = nk.AdamSDE(PROBLEM.gradient, NOISE, ETA, betas, eps, variant=variant, schedule=schedule)
+        found = setting(sde, lead=0.125)
+        assert found is not None
+        table = found.table(3, 5, x)
+        assert table is not None
+        position = 3 + torch.arange(8, dtype=torch.float64) / 4
+        root = (1 - betas[1] ** (position + ahead)).sqrt()
+        ratio = root / (1 - betas[0] ** (position + 1))
+        factor = 1 / (1 + position.floor())
+        assert torch.allclose(table.double(), torch.stack([factor, ratio, eps * root], 1), atol=1e-7)
+    constant = setting(nk.RMSpropSDE(PROBLEM.gradient, NOISE, ETA))
+    assert constant is not None
+    assert constant.table(0, 9, x) is None
+    scheduled = setting(nk.RMSpropSDE(PROBLEM.gradient, NOISE, ETA, eps=eps, schedule=schedule))
+    assert scheduled is not None
+    rows = scheduled.table(1, 3, x)
+    assert rows is not None
+    assert torch.allclose(rows[::4], torch.tensor([[1 / 2, 1, eps], [1 / 3, 1, eps]]))
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_integrate_hands_the_state_to_the_kernel(given: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, ...]] = []
+
+    class Kernel:
+        """Adds the number of steps to x, and finds the last replicate lost after the first one."""
+
+        def advance(self, state: Any, first_replicate: int, first: int, last: int) -> torch.Tensor:
+            assert set(state) == {"x", "m", "v"}
+            calls.append((first_replicate, first, last))
+            state["x"] += last - first
+            return torch.where(torch.arange(len(state["x"])) < 4, last - first, int(first == 10))
+
+    def of(sde: Any, solver: Any, x: torch.Tensor, substeps: int, seed: int, lead: float) -> Kernel:
+        assert lead == (0.0 if given else sde.lead(substeps))
+        return Kernel()
+
+    monkeypatch.setattr(FusedSteps, "of", of)
+    held = {"m": torch.zeros(4), "v": torch.ones(4)} if given else None
+    solution = run(nk.AdamSDE, replicates=5, save_every=4, start_step=10, init_state=held)
+    assert calls == [(0, 10, 14), (0, 14, 16)]
+    assert solution.state["x"][0, :, 0].tolist() == [1.0, 5.0, 7.0]
+    assert solution.diverged.tolist() == [-1, -1, -1, -1, 12]
 
 
 def numbers(package: str) -> tuple[int, int]:
