@@ -19,6 +19,7 @@ DECOUPLED = ("signsgd", "rmspropw", "adamw")
 """Optimizers whose weight decay acts on x beside the gradient; the others add it to the gradient."""
 
 _LARGEST = 5000
+_TRUTH = (bool, np.dtype(bool), torch.bool)
 
 GAUSSIAN_SLOPE = float(np.sqrt(2 / np.pi))
 """ℓ = √(2/π), the slope of E[sign(u + z)] at u = 0 for a standard normal z."""
@@ -35,7 +36,7 @@ def check_optimizer(name: str) -> str:
 def as_number(name: str, value: Any) -> float:
     """Return ``value`` as a float, or say that it is none."""
     try:
-        if isinstance(value, bool):
+        if isinstance(value, str | bytes) or getattr(value, "dtype", type(value)) in _TRUTH:
             raise TypeError
         return float(value)
     except (TypeError, ValueError, RuntimeError):
@@ -87,24 +88,45 @@ def as_array(name: str, values: Any) -> Array:
         if not values:
             raise InputError(f"{name} is an empty mapping; one tensor a parameter is needed.")
         return np.concatenate([as_array(name, v).reshape(-1) for v in values.values()])
+    given = values
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
-        values = (values if values.is_complex() else values.double()).numpy()
+        values = (values.double() if values.is_floating_point() else values).numpy()
     try:
-        if values is None or np.iscomplexobj(values):
-            raise TypeError
-        if np.asarray(values).dtype == bool:
+        # Python objects of numbers, such as fractions, are numbers; text that reads as numbers is not.
+        if values is None or np.asarray(values).dtype.kind not in "fiuO":
             raise TypeError
         array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):
         raise InputError(
-            f"{name} is a {type(values).__name__}; a tensor or an array of real numbers is needed."
+            f"{name} is a {_kind(given, values)}; a tensor or an array of real numbers is needed."
         ) from None
     if np.isnan(array).any():
         raise InputError(f"{name} has {int(np.isnan(array).sum())} NaN value(s); remove or recompute them.")
     if array.size == 0:
         raise InputError(f"{name} is empty; at least one value is needed.")
     return array
+
+
+def as_finite(name: str, values: Any) -> Array:
+    """Return :func:`as_array` of ``values`` if none of them is infinite."""
+    array = as_array(name, values)
+    if np.isinf(array).any():
+        raise InputError(
+            f"{name} has {int(np.isinf(array).sum())} infinite value(s); finite ones are needed."
+        )
+    return array
+
+
+def _kind(given: Any, values: Any) -> str:
+    """Return the type of ``given``, and what it holds where that is the trouble: "list of text"."""
+    name = type(given).__name__
+    try:
+        kind = np.asarray(values).dtype.kind
+    except (ValueError, RuntimeError):
+        return f"{name} of parts that do not fit together"
+    holds = {"U": "text", "S": "text", "b": "truth values", "c": "complex numbers"}.get(kind)
+    return f"{name} of {holds}" if holds and not isinstance(given, str | bytes) else name
 
 
 def as_symmetric(name: str, values: Any, dimension: int | None = None) -> Array:
@@ -124,9 +146,7 @@ def as_symmetric(name: str, values: Any, dimension: int | None = None) -> Array:
         raise InputError(
             f"{name} is for {matrix.shape[0]} coordinates, the Hessian for {dimension}; make them equal."
         )
-    finite = matrix[np.isfinite(matrix)]
-    if not np.allclose(
-        np.where(np.isfinite(matrix), matrix - matrix.T, 0), 0, atol=1e-6 * np.abs(finite).max(initial=0)
-    ):
+    finite = np.where(np.isfinite(matrix), matrix, 0)  # an infinite variance is no matter of symmetry
+    if not np.allclose(finite - finite.T, 0, atol=1e-6 * np.abs(finite).max()):
         raise InputError(f"{name} is not symmetric; pass (A + Aᵀ)/2 if that is what you mean.")
     return (matrix + matrix.T) / 2

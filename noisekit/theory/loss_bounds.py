@@ -12,8 +12,7 @@ from noisekit.errors import InputError
 from noisekit.theory.inputs import (
     DECOUPLED,
     Array,
-    as_array,
-    as_number,
+    as_finite,
     check_count,
     check_optimizer,
     check_positive,
@@ -92,16 +91,24 @@ def loss_bound(
         )
     if decay and name in ("sgd", "signsgd"):
         raise InputError(f"There is no bound of {name} with weight decay; leave weight_decay out.")
+    if decay and smoothness is None:
+        raise InputError("smoothness = None: weight decay needs the largest Hessian eigenvalue L; give it.")
     check_schedule(schedule)
-    k = as_array("steps", steps)
-    if (k < 0).any() or np.isinf(k).any():
-        raise InputError("steps must be finite and not negative.")
+    if check_count("phase", phase) > 3:
+        raise InputError(f"phase = {phase}: SignSGD has the phases 1, 2 and 3.")
+    tangent = _is_tangent(slope)
+    if smoothness is not None and check_positive("smoothness", smoothness) < mu * (1 - 1e-9):
+        raise InputError(f"smoothness = {smoothness:g} is below the smallest eigenvalue μ = {mu:g}; L ≥ μ.")
+    dimension = None if dimension is None else check_count("dimension", dimension)
+    k = as_finite("steps", steps)
+    if (k < 0).any():
+        raise InputError(f"steps has the value {k.min():g}; numbers of steps from 0 up are needed.")
     if name == "signsgd" and phase == 1:
         if schedule is not None:
             raise InputError(
                 "The bound of phase 1 has no schedule; leave schedule out or choose another phase."
             )
-        speed = 1.0 if _is_tangent(slope) else float(erf(1.5))
+        speed = 1.0 if tangent else float(erf(1.5))
         falling = np.maximum(np.sqrt(start) - speed * eta * k * np.sqrt(mu / 2), 0) ** 2
         return falling + eta / 2 * trace * (1 - speed**2) * eta * k
 
@@ -110,9 +117,9 @@ def loss_bound(
         if name == "sgd":
             return 2 * mu, trace * sigma**2
         if name == "signsgd":
-            return _signsgd(step, mu, sigma, trace, phase, slope, dimension)
+            return _signsgd(step, mu, sigma, trace, phase, tangent, dimension)
         per_sigma = 1.0 if name in DECOUPLED else sigma
-        share = 0.0 if decay == 0 else 1 + mu / _smoothness(smoothness, mu)
+        share = 1 + mu / smoothness if decay and smoothness else 0.0
         return 2 * mu / sigma + decay * share / per_sigma, trace
 
     if schedule is None:
@@ -141,21 +148,18 @@ def _scheduled(
 
 
 def _signsgd(
-    eta: float, mu: float, sigma: float, trace: float, phase: int, slope: str, dimension: int | None
+    eta: float, mu: float, sigma: float, trace: float, phase: int, tangent: bool, dimension: int | None
 ) -> tuple[float, float]:
     if phase == 2:
         if dimension is None:
-            raise InputError("The bound of phase 2 needs dimension=d, the number of coordinates.")
-        dimension = check_count("dimension", dimension)
+            raise InputError("The bound of phase 2 needs dimension=d, the number of coordinates; give it.")
         m, noise = SECANT_SLOPE, trace - mu * dimension * SECANT_INTERCEPT**2
         if noise <= 0:
             raise InputError(
                 f"hessian_trace = {trace:g} is below μd = {mu * dimension:g}, which no Hessian has."
             )
-    elif phase == 3:
-        m, noise = 2 / np.sqrt(np.pi) if _is_tangent(slope) else float(erf(1.0)), trace
     else:
-        raise InputError(f"phase = {phase}: SignSGD has the phases 1, 2 and 3.")
+        m, noise = 2 / np.sqrt(np.pi) if tangent else float(erf(1.0)), trace
     return 2 * mu * (m / (np.sqrt(2) * sigma) + eta * mu * m**2 / (4 * sigma**2)), noise
 
 
@@ -163,11 +167,3 @@ def _is_tangent(slope: str) -> bool:
     if slope not in ("secant", "tangent"):
         raise InputError(f"slope = {slope!r}: 'secant' (a bound) or 'tangent' (as published) is needed.")
     return slope == "tangent"
-
-
-def _smoothness(smoothness: float | None, mu: float) -> float:
-    if smoothness is None or not mu <= as_number("smoothness", smoothness) < np.inf:
-        raise InputError(
-            f"smoothness = {smoothness}: weight decay needs the largest Hessian eigenvalue L ≥ μ = {mu:g}."
-        )
-    return float(smoothness)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from noisekit.errors import InputError
-from noisekit.theory.inputs import as_array, check_optimizer, check_positive
+from noisekit.theory.inputs import as_finite, check_optimizer, check_positive
 from noisekit.theory.noise_moments import NoiseScales, noise_scales
 
 
@@ -64,7 +64,7 @@ def noise_floor(
         )
     if curvature is None or time is None:
         return float(rate / 4 * weight.sum())
-    bend = as_array("curvature", curvature).reshape(-1)
+    bend = as_finite("curvature", curvature).reshape(-1)
     if bend.size not in (1, weight.size) or (bend < 0).any():
         raise InputError(
             f"curvature has {bend.size} value(s), smallest {bend.min():.3g}; "

@@ -12,7 +12,7 @@ from scipy.special import gammaln
 
 from noisekit.errors import InfiniteVarianceError, InputError
 from noisekit.noise.base import NoiseModel
-from noisekit.theory.inputs import GAUSSIAN_SLOPE, Array, as_array, as_symmetric
+from noisekit.theory.inputs import GAUSSIAN_SLOPE, Array, as_array, as_finite, as_symmetric
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,8 @@ def noise_scales(noise: Any, dimension: int | None = None, at: Any = None) -> No
     """
     if isinstance(noise, NoiseModel):
         return _model_scales(noise, _point(noise, dimension, at))
+    if at is not None:
+        as_finite("at", at)
     variance = as_array("noise", noise)
     if variance.ndim == 2:
         variance = np.diag(_covariance(variance))
@@ -187,7 +189,7 @@ def _point(noise: NoiseModel, dimension: int | None, at: Any) -> torch.Tensor:
     x0 = getattr(getattr(noise, "problem", None), "x0", None)
     like = x0 if isinstance(x0, torch.Tensor) else torch.zeros((), dtype=torch.float64)
     if at is not None:
-        point = torch.as_tensor(as_array("at", at), device=like.device).to(like.dtype).reshape(1, -1)
+        point = torch.as_tensor(as_finite("at", at), device=like.device).to(like.dtype).reshape(1, -1)
         if dimension is not None and point.shape[1] != dimension:
             raise InputError(
                 f"at has {point.shape[1]} coordinates and the problem {dimension}; make them equal."

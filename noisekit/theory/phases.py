@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from noisekit._readable import Readable
 from noisekit.errors import InputError
-from noisekit.theory.inputs import GAUSSIAN_SLOPE, Array, as_array
+from noisekit.theory.inputs import GAUSSIAN_SLOPE, Array, as_finite
 from noisekit.theory.noise_moments import noise_scales
 
 FAR, INSIDE = 1.5, 1.0
@@ -50,7 +50,7 @@ def signsgd_phase(gradient: Any, noise: Any, *, at: Any = None) -> SignSGDPhase:
     >>> signsgd_phase([3.0, 1.8, 0.1], [1.0, 1.0, 1.0]).phase
     array([1, 2, 3])
     """
-    slope = as_array("gradient", gradient).reshape(-1)
+    slope = as_finite("gradient", gradient).reshape(-1)
     scales = noise_scales(noise, slope.size if at is None else None, at)
     if scales.sign_slope.size != slope.size:
         raise InputError(

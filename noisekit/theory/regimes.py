@@ -9,7 +9,7 @@ import numpy as np
 
 from noisekit.errors import InputError
 from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters
-from noisekit.theory.inputs import Array, as_array, as_number, check_count, check_positive
+from noisekit.theory.inputs import Array, as_array, as_finite, as_number, check_count, check_positive
 from noisekit.theory.noise_moments import noise_scales
 from noisekit.theory.phases import signsgd_phase
 
@@ -84,10 +84,10 @@ def regimes(
     rows: list[Gauge] = []
     variance = None
     if noise is not None:
-        size = None if gradient is None or at is not None else as_array("gradient", gradient).size
+        size = None if gradient is None or at is not None else as_finite("gradient", gradient).size
         variance = noise_scales(noise, size, at).variance
     if gradient is not None and noise is not None and variance is not None:
-        rows += _signal(hyper, as_array("gradient", gradient).reshape(-1), variance)
+        rows += _signal(hyper, as_finite("gradient", gradient).reshape(-1), variance)
         if hyper.optimizer == "signsgd":
             rows.append(_phase(gradient, noise, at))
     if sharpness is not None:
@@ -96,7 +96,7 @@ def regimes(
     if df is not None or df_interval is not None or (variance is not None and np.isinf(variance).any()):
         rows.append(_tail(hyper, df, df_interval, variance))
     if noise_trace is not None:
-        rows.append(_drift(as_array("noise_trace", noise_trace).reshape(-1)))
+        rows.append(_drift(as_finite("noise_trace", noise_trace).reshape(-1)))
     if n_samples is not None and noise_scale is not None:
         rows.append(_identified(check_count("n_samples", n_samples), noise_scale))
     if substeps is not None:
@@ -212,13 +212,15 @@ def _memory(hyper: Hyperparameters) -> list[Gauge]:
 def _tail(hyper: Hyperparameters, df: Any, interval: Any, variance: Array | None) -> Gauge:
     if interval is not None:
         bounds = as_array("df_interval", interval)
-        low, high = bounds[..., 0], bounds[..., -1]
-        if bounds.shape[-1:] != (2,) or (low < 0).any() or (low > high).any():
+        if bounds.shape[-1:] != (2,):
             raise InputError(
-                f"df_interval has shape {bounds.shape}; lower and upper ends (coordinate, 2) are needed, "
-                "from 0 up."
+                f"df_interval has shape {bounds.shape}; lower and upper ends (coordinate, 2) are needed."
             )
         bounds = bounds.reshape(-1, 2)
+        if (bounds[:, 0] < 0).any() or (bounds[:, 0] > bounds[:, 1]).any():
+            raise InputError(
+                "df_interval has a lower end below 0 or above its upper end; put the lower end first."
+            )
         value, surely = float(np.min(bounds[:, 0])), bool((bounds[:, 1] <= 2).any())
     elif df is not None:
         value = float(np.min(as_array("df", df)))

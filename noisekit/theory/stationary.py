@@ -11,7 +11,7 @@ from noisekit._readable import Readable
 from noisekit.errors import InputError, unknown_name
 from noisekit.theory.fluctuations import fluctuation
 from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters, check_variant
-from noisekit.theory.inputs import Array, as_array, as_symmetric
+from noisekit.theory.inputs import Array, as_finite, as_symmetric
 from noisekit.theory.linearise import LinearSystem, linear_system, require_stable, second_moment
 from noisekit.theory.noise_moments import NoiseMoments, noise_moments
 from noisekit.theory.published import published_covariance
@@ -114,9 +114,7 @@ def stationary_law(
         weight_decay=weight_decay,
         momentum=momentum,
     )
-    matrix = as_symmetric("hessian", hessian)
-    if not np.isfinite(matrix).all():
-        raise InputError("hessian has infinite entries; a finite matrix is needed.")
+    matrix = as_symmetric("hessian", as_finite("hessian", hessian))
     d = len(matrix)
     moments = noise_moments(noise, d, at)
     if hyper.optimizer == "signsgd":
@@ -126,9 +124,9 @@ def stationary_law(
             f"noise is zero in {int((moments.variance == 0).sum())} coordinates, where {hyper.optimizer} "
             "has no linearisation; leave them out."
         )
-    centre = np.zeros(d) if minimum is None else as_array("minimum", minimum).reshape(-1)
-    if centre.size != d or not np.isfinite(centre).all():
-        raise InputError(f"minimum has {centre.size} coordinates, the Hessian {d}; give {d} finite ones.")
+    centre = np.zeros(d) if minimum is None else as_finite("minimum", minimum).reshape(-1)
+    if centre.size != d:
+        raise InputError(f"minimum has {centre.size} coordinates, the Hessian {d}; make them equal.")
     chosen = _check_variant(hyper, source, variant)
     system, v, covariance = _solve(
         hyper,

@@ -15,7 +15,7 @@ from noisekit.errors import InputError
 from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters
 from noisekit.theory.inputs import (
     Array,
-    as_array,
+    as_finite,
     as_symmetric,
     check_count,
     check_positive,
@@ -96,13 +96,11 @@ def transient_law(
         weight_decay=weight_decay,
         momentum=momentum,
     )
-    matrix = as_symmetric("hessian", hessian)
+    matrix = as_symmetric("hessian", as_finite("hessian", hessian))
     d = len(matrix)
-    begin = as_array("x0", x0).reshape(-1)
+    begin = as_finite("x0", x0).reshape(-1)
     if begin.size != d:
         raise InputError(f"x0 has {begin.size} coordinates, the Hessian {d}; make them equal.")
-    if not (np.isfinite(begin).all() and np.isfinite(matrix).all()):
-        raise InputError("x0 and hessian must be finite.")
     steps, save_every = check_count("steps", steps), check_count("save_every", save_every)
     check_schedule(schedule)
     moments = noise_moments(noise, d, at)
@@ -137,8 +135,9 @@ def transient_law(
 
 
 def _warn_unstable(hyper: Hyperparameters, hessian: Array) -> None:
-    limit = 2 * (1 + hyper.momentum) / (np.linalg.eigvalsh(hessian)[-1] + hyper.coupled_decay)
-    if 0 < limit < hyper.learning_rate:
+    largest = np.linalg.eigvalsh(hessian)[-1] + hyper.coupled_decay
+    limit = 2 * (1 + hyper.momentum) / largest if largest > 0 else np.inf
+    if limit < hyper.learning_rate:
         warnings.warn(
             f"learning_rate {hyper.learning_rate:g} is beyond the stability limit {limit:g} of the largest "
             "eigenvalue: SGD diverges.",
@@ -148,6 +147,8 @@ def _warn_unstable(hyper: Hyperparameters, hessian: Array) -> None:
 
 def steps_to_target(law: TransientLaw, target: float) -> float:
     """Return the first step with mean loss at most ``target``, interpolated linearly; inf if never."""
+    if not isinstance(law, TransientLaw):
+        raise InputError(f"law is a {type(law).__name__}; give what transient_law returns.")
     goal = check_positive("target", target)
     below = np.flatnonzero(law.loss <= goal)
     if below.size == 0:

@@ -174,8 +174,8 @@ def test_a_slow_schedule_leads_the_loss_down(name):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"steps": [-1]}, "finite and not negative"),
-        ({"steps": math.inf}, "finite and not negative"),
+        ({"steps": [-1]}, "steps has the value -1"),
+        ({"steps": math.inf}, "steps has 1 infinite"),
         ({"hessian_trace": 0.4}, "no Hessian has"),
         ({"weight_decay": 1.0}, "no bound of sgd with weight decay"),
         ({"schedule": 0.5}, "a function from the step"),
