@@ -25,9 +25,12 @@ from noisekit.theory import (
 NAN, INF = math.nan, math.inf
 SQUARE = [[1.0, 0.2], [0.2, 2.0]]
 CALLS = {
-    "stationary_law": partial(stationary_law, optimizer="adamw", hessian=SQUARE, noise=[1.0, 2.0], learning_rate=0.01),
+    "stationary_law": partial(
+        stationary_law, optimizer="adamw", hessian=SQUARE, noise=[1.0, 2.0], learning_rate=0.01
+    ),
     "transient_law": partial(
-        transient_law, optimizer="sgd", hessian=SQUARE, noise=[1.0, 2.0], learning_rate=0.01, x0=[1.0, 1.0], steps=3
+        transient_law, optimizer="sgd", hessian=SQUARE, noise=[1.0, 2.0], learning_rate=0.01, x0=[1.0, 1.0],
+        steps=3,
     ),
     "noise_floor": partial(
         noise_floor, optimizer="sgd", noise=[1.0, 2.0], learning_rate=0.01, curvature=[1.0, 2.0], time=1.0
@@ -37,8 +40,8 @@ CALLS = {
         escape_time, optimizer="adam", curvature=-1.0, noise=[1.0], learning_rate=0.01, distance=0.3
     ),
     "loss_bound": partial(
-        loss_bound, optimizer="adamw", steps=[1, 2], learning_rate=0.1, initial_excess=1.0, strong_convexity=1.0,
-        hessian_trace=2.0, noise_std=1.0, smoothness=2.0, weight_decay=0.1,
+        loss_bound, optimizer="adamw", steps=[1, 2], learning_rate=0.1, initial_excess=1.0,
+        strong_convexity=1.0, hessian_trace=2.0, noise_std=1.0, smoothness=2.0, weight_decay=0.1,
     ),
     "regimes": partial(
         regimes, optimizer="adam", learning_rate=0.01, gradient=[1.0, 1.0], noise=[1.0, 2.0], noise_scale=5.0
