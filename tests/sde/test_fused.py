@@ -156,10 +156,11 @@ def numbers(package: str) -> tuple[int, int]:
 if find_spec("triton") is not None and (numbers("triton") >= (3, 9) or numbers("numpy") < (2, 4)):
 
     @pytest.mark.slow
-    def test_kernels_in_the_interpreter() -> None:
-        worker = Path(__file__).with_name("triton_worker.py")
-        environment = os.environ | {"TRITON_INTERPRET": "1"}
+    @pytest.mark.parametrize(("script", "says"), [("worker", "equal"), ("compile", "compiled")])
+    def test_kernels_in_the_interpreter_and_compiled(script: str, says: str) -> None:
+        path = Path(__file__).with_name(f"triton_{script}.py")
+        environment = os.environ | {"TRITON_INTERPRET": "1" if script == "worker" else "0"}
         done = subprocess.run(
-            [sys.executable, str(worker)], env=environment, capture_output=True, text=True, check=False
+            [sys.executable, str(path)], env=environment, capture_output=True, text=True, check=False
         )
-        assert done.stdout.strip() == "equal", done.stderr
+        assert done.stdout.strip() == says, done.stderr
