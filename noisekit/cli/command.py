@@ -61,6 +61,21 @@ def number(value: Any, digits: int = 6) -> str:
     return f"{value:.{digits}g}"
 
 
+def between(low: float, high: float, *, never: bool = False) -> str:
+    """Return an interval in words; ends at 0 and infinity are none, and steps without end are never done.
+
+    >>> between(1.25, 3.0), between(0.0, 3.0), between(89.0, float("inf")), between(2.0, 2.0)
+    ('1.2 to 3', 'below 3', 'above 89', 'exact')
+    """
+    if low != low or high != high:
+        return "not known"
+    if low == high:
+        return "never" if low == float("inf") else "exact"
+    if high == float("inf"):
+        return f"{number(low, 2)} to never" if never else f"above {number(low, 2)}"
+    return f"{number(low, 2)} to {number(high, 2)}" if low > 0 else f"below {number(high, 2)}"
+
+
 def printable(text: str) -> str:
     """Return ``text`` without control characters, with which a file could play tricks on a terminal.
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from noisekit.cli.command import Command, number, print_json, print_rows
+from noisekit.cli.command import Command, between, number, print_json, print_rows
 from noisekit.cli.hyperparameters import OptimizerOptions
 from noisekit.cli.one_run import one_run
 from noisekit.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from noisekit.study.rescaling import Rescaling
+    from noisekit.theory import Gauge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +103,28 @@ class Scale(Command):
             gauge = next((g for g in found.gauges if g.name == "signal_over_noise"), None)
             text = f"Batch {size}: the file does not tell how the signal compares with the noise."
             if gauge is not None:
-                word = "the rules apply" if gauge.verdict == "ok" else "the rules are off by about this share"
-                text = f"Batch {size}: signal over noise {number(gauge.value, 2)}, {word}."
+                ratio = f"{number(gauge.value, 2)}{_ends(gauge)}"
+                text = f"Batch {size}: signal over noise {ratio}, {_rules(gauge)}."
             if not found.exists:
                 text = f"Batch {size}: {found.verdict[0]}"
             value = None if gauge is None else gauge.value
-            lines.append({"batch_size": size, "signal_over_noise": value, "text": text})
+            ends = (
+                {"lower": None, "upper": None}
+                if gauge is None
+                else {"lower": gauge.lower, "upper": gauge.upper}
+            )
+            lines.append({"batch_size": size, "signal_over_noise": value, **ends, "text": text})
         return lines
+
+
+def _ends(gauge: Gauge) -> str:
+    return f" (95 % {between(gauge.lower, gauge.upper)})" if gauge.lower < gauge.upper else ""
+
+
+def _rules(gauge: Gauge) -> str:
+    """Return whether the rules apply, for all that the record tells."""
+    if gauge.verdict == "ok":
+        return "the rules apply"
+    if gauge.value <= gauge.limit:
+        return "the rules seem to apply, but the record is too short to be sure"
+    return "the rules are off by about this share"

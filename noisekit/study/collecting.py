@@ -13,7 +13,7 @@ from noisekit.results import provenance, to_datatree
 from noisekit.study.collect_config import CollectConfig
 from noisekit.study.parallel import torch_threads, usable_cores
 from noisekit.study.problem import facts_of, first_samples
-from noisekit.study.sharpness import sharpness
+from noisekit.study.sharpness import measure_sharpness
 from noisekit.study.training import Recording, record_training
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def _collect(problem: ModelProblem, config: CollectConfig, command: str, progres
     )
     trained, _ = record_training(problem, recording, progress=progress)
     part = first_samples(problem, SHARPNESS_SAMPLES)
-    curvature = sharpness(part, trained.x, seed=config.seed)
+    where = f"where training ended, on the first {min(problem.n_samples, SHARPNESS_SAMPLES)} samples"
+    curvature = measure_sharpness(part, trained.x, whole=problem, seed=config.seed, where=where)
     tree = to_datatree(
         record=trained.record,
         noise_scale=record_noise_scale(trained.record),
@@ -88,8 +89,7 @@ def _collect(problem: ModelProblem, config: CollectConfig, command: str, progres
     )
     tree["training"].attrs |= {
         "optimizer": config.optimizer,
-        "sharpness": curvature,
-        "sharpness_where": "where training ended, on the first "
-        f"{min(problem.n_samples, SHARPNESS_SAMPLES)} samples",
+        **curvature.as_attributes(),
+        "sharpness_where": curvature.source,
     }
     return tree

@@ -11,6 +11,7 @@ from noisekit.gradients import GradientRecord
 from noisekit.noise import RecordNoiseScale
 from noisekit.problems import Problem
 from noisekit.study.config import StudyConfig
+from noisekit.study.curvature import Curvature
 from noisekit.study.equations import study_noise
 from noisekit.theory import noise_floor, regimes, signsgd_phase
 
@@ -21,7 +22,7 @@ def laws(
     x: Tensor,
     config: StudyConfig,
     *,
-    curvature: float,
+    curvature: Curvature,
     record: GradientRecord | None = None,
     scale: RecordNoiseScale | None = None,
 ) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def laws(
         rate,
         gradient=gradient,
         noise=variance,
-        sharpness=curvature if np.isfinite(curvature) else None,
+        sharpness=curvature.value if np.isfinite(curvature.value) else None,
         weight_decay=config.weight_decay,
         substeps=config.substeps,
         **known,
@@ -58,7 +59,7 @@ def laws(
         "gauge_symbol": np.array([g.symbol for g in gauges]),
         "gauge_verdict": np.array([g.verdict for g in gauges]),
         "gauge_meaning": np.array([g.meaning for g in gauges]),
-        "sharpness": curvature,
+        **curvature.as_attributes(),
         "where": "where training ended and the comparison starts",
         "batch_size": config.batch_size,
     }

@@ -37,7 +37,7 @@ def floor_in_file(tree: xr.DataTree, hyper: Hyperparameters, batch_size: int) ->
             f"find it at {batch_size}: ask for {int(of)}, or record a network with noisekit collect."
         )
     value = float(node["noise_floor"]) * hyper.learning_rate / rate
-    note = f"computed by the file at a learning rate of {rate:g}, to which it is proportional"
+    note = f"computed by the file at a learning rate of {rate:g}, to which it is proportional, without error"
     return Figure("noise floor", value, math.nan, math.nan, "loss", int(of) if of else None, note)
 
 

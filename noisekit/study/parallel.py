@@ -44,9 +44,9 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def workers_for(tasks: int, device: torch.device) -> int:
-    """Return how many tasks to run at a time: as many as there are cores, one on an accelerator."""
-    return min(usable_cores(), tasks) if device.type == "cpu" else 1
+def workers_for(tasks: int, device: torch.device, *, processes: int = 1) -> int:
+    """Return how many tasks to run at a time: as many as a process has cores, one on an accelerator."""
+    return max(1, min(usable_cores() // processes, tasks)) if device.type == "cpu" else 1
 
 
 @contextmanager

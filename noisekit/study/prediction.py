@@ -9,7 +9,8 @@ import numpy as np
 
 from noisekit.study.curvature import Curvature, curvature_of
 from noisekit.study.measured import floor_in_file, measured_sentence
-from noisekit.study.prediction_figures import Figure, figures_of, gauges_of
+from noisekit.study.prediction_figures import Figure, figures_of
+from noisekit.study.prediction_gauges import gauges_of
 from noisekit.study.prediction_words import unknown_of, verdict_of
 from noisekit.study.setting import Setting, sign_slopes, tail_of
 from noisekit.study.stored_noise import stored_noise

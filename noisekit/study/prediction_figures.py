@@ -1,19 +1,23 @@
-"""The numbers of a prediction, and the gauges that say whether its theory applies."""
+"""The numbers of a prediction."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from noisekit.study.curvature import Curvature
-from noisekit.study.setting import Setting, Tail
-from noisekit.theory import Gauge, regimes
+from noisekit.study.intervals import Estimate, interval, inverse, product
+from noisekit.study.pace import is_set_by_momentum, steps_to_fall
+from noisekit.study.setting import Setting
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number with its 95 % interval, unit and the batch it refers to; NaN where an end is not known."""
+    """One number with its 95 % interval, unit and the batch it refers to; NaN where an end is not known.
+
+    Where the record does not tell the value, it is infinite (a noise scale, a number of steps) or NaN, and
+    the ends say what it does tell.
+    """
 
     quantity: str
     value: float
@@ -27,114 +31,79 @@ class Figure:
 def figures_of(setting: Setting, curvature: Curvature | None) -> tuple[Figure, ...]:
     """Return the figures of one setting; what the file does not tell is left out."""
     noise, batch = setting.noise, setting.batch_size
-    nan = math.nan
-    last = int(noise.step[-1])
-    rows = [
-        Figure("training loss", noise.loss, nan, nan, "loss", noise.batch_size, f"recorded at step {last}")
-    ]
+    loss: Estimate = noise.loss, *noise.loss_interval
+    rows = [Figure("training loss", *loss, "loss", noise.batch_size, _loss_note(setting))]
     scale = noise.scale
-    low, high = scale.interval
     if scale.n_samples and not setting.infinite:
-        rows.append(
-            Figure(
-                "gradient noise scale", scale.value, low, high, "samples", noise.batch_size, _seen(setting)
-            )
-        )
-        ends = (scale.value, high, low)
-        share, least, most = (1 / (1 + value / batch) if value >= 0 else nan for value in ends)
+        ends = scale.value, *scale.interval
+        rows.append(Figure("gradient noise scale", *ends, "samples", noise.batch_size, _seen(setting)))
         note = "of what a step without noise gains, at the best learning rate"
-        rows.append(Figure("progress of a step", share, least, most, "1", batch, note))
+        rows.append(Figure("progress of a step", *progress_of_a_step(setting), "1", batch, note))
     floor, error = setting.floor()
+    ends = floor, *interval(floor, error)
     if math.isfinite(floor):
-        low, high = interval(floor, error)
         note = "excess loss that the noise alone keeps up, to first order"
         if setting.hyper.optimizer == "signsgd":
             note += ", if the noise is symmetric"
-        rows.append(Figure("noise floor", floor, low, high, "loss", batch, note))
-        if noise.loss > 0:
-            share, least, most = floor / noise.loss, low / noise.loss, high / noise.loss
+        rows.append(Figure("noise floor", *ends, "loss", batch, note))
+        if noise.loss > 0 and floor > 0:
             note = "below 1, the loss can still fall"
-            rows.append(Figure("floor over training loss", share, least, most, "1", batch, note))
+            share = product(ends, inverse(loss))
+            rows.append(Figure("floor over training loss", *share, "1", batch, note))
+    rows += _steps(setting, curvature, loss, ends)
+    return tuple(row for row in rows if math.isfinite(row.value) or row.value == math.inf or row.upper > 0)
+
+
+def progress_of_a_step(setting: Setting) -> Estimate:
+    """Return 1/(1 + B_simple/B): what a step gains, as a share of one without noise.
+
+    The value is NaN where the noise scale is not told from infinity.
+    """
+    scale, batch = setting.noise.scale, setting.batch_size
+    low, high = scale.interval
+    share, least, most = (1 / (1 + b / batch) if b >= 0 else math.nan for b in (scale.value, high, low))
+    return share if scale.value < math.inf else math.nan, least, most
+
+
+def _steps(setting: Setting, curvature: Curvature | None, loss: Estimate, floor: Estimate) -> list[Figure]:
+    """Return the steps to 1/e and to the floor, along the sharpest direction."""
     fold = steps_to_fall(setting, curvature)
-    if not math.isnan(fold):
-        note = "until the excess loss of the sharpest direction has fallen to 1/e"
-        rows.append(Figure("steps to 1/e", fold, nan, nan, "steps", batch, note))
-    if fold < math.inf and floor > 0 and noise.loss > floor:
+    if curvature is None or math.isnan(fold[0]):
+        return []
+    batch = setting.batch_size
+    note = "until the excess loss of the sharpest direction has fallen to 1/e"
+    if fold[0] < math.inf and is_set_by_momentum(setting, curvature):
+        note += ", which the momentum sets at this learning rate"
+    if curvature.source == "given":
+        note += "; the curvature is taken as given"
+    if math.isnan(fold[1]):
+        note += "; the file does not say how well it knows the curvature: record anew, or give --sharpness"
+    rows = [Figure("steps to 1/e", *fold, "steps", batch, note)]
+    if fold[0] < math.inf and floor[0] > 0 and loss[0] > floor[0]:
+        ratio, low, high = product(loss, inverse(floor))
+        folds = _folds(ratio), _folds(low), _folds(high)
         note = "in the sharpest direction; one that is 100 times flatter takes 100 times as many"
-        steps = fold * math.log(noise.loss / floor)
-        rows.append(Figure("steps to the floor", steps, nan, nan, "steps", batch, note))
-    return tuple(row for row in rows if math.isfinite(row.value) or row.value == math.inf)
+        rows.append(Figure("steps to the floor", *_times(fold, folds), "steps", batch, note))
+    return rows
 
 
-def interval(value: float, error: float) -> tuple[float, float]:
-    """Return the 95 % interval of a positive number with a standard error, symmetric in its logarithm."""
-    if not (value > 0 and error >= 0):
-        return math.nan, math.nan
-    spread = math.exp(min(1.96 * error / value, 700.0))
-    return value / spread, value * spread
+def _folds(ratio: float) -> float:
+    """Return ln of a ratio of at least 1."""
+    return math.log(max(ratio, 1.0)) if ratio > 0 else math.nan
 
 
-def steps_to_fall(setting: Setting, curvature: Curvature | None) -> float:
-    """Return the steps to 1/e along the sharpest direction, NaN where the curvature is not known."""
-    return math.nan if curvature is None else setting.steps_to_fall(curvature.value)
+def _times(fold: Estimate, folds: Estimate) -> Estimate:
+    """Return the product where its second factor may be 0, which has no logarithm."""
+    value, low, high = product(fold, folds) if folds[1] > 0 else (fold[0] * folds[0], 0.0, fold[2] * folds[2])
+    return value, low, high
 
 
-def gauges_of(setting: Setting, curvature: Curvature | None, tail: Tail | None) -> tuple[Gauge, ...]:
-    """Return the gauges of ``regimes`` that the file has the numbers for."""
-    hyper, noise, scale = setting.hyper, setting.noise, setting.noise.scale
-    variance: Any = None
-    if noise.noise is not None and not setting.infinite:
-        variance = noise.coordinate_variance(setting.batch_size)
-    elif not setting.infinite:
-        variance = [noise.typical_deviation(setting.batch_size) ** 2]
-    known = curvature is not None and not (setting.infinite and hyper.optimizer != "signsgd")
-    traces, finite = noise.trace.sum(axis=1), not setting.infinite
-    known_scale = finite and 0 < scale.value < math.inf
-    rows = regimes(
-        hyper.optimizer,
-        hyper.learning_rate,
-        noise=variance,
-        sharpness=curvature.value if curvature is not None and known else None,
-        betas=(hyper.momentum if hyper.optimizer.startswith("adam") else 0.9, hyper.beta),
-        beta=hyper.beta,
-        eps=hyper.eps,
-        weight_decay=hyper.decoupled_decay or hyper.coupled_decay,
-        momentum=hyper.momentum if hyper.optimizer == "sgd" else 0.0,
-        df_interval=None if tail is None else [[tail.lower, tail.upper]],
-        noise_trace=traces if finite and len(traces) > 1 and (traces > 0).all() else None,
-        n_samples=noise.batch_size * scale.n_samples if known_scale else None,
-        noise_scale=scale.value if known_scale else None,
-    )
-    if tail is not None:
-        rows = [_named(g, tail) if g.name == "tail" else g for g in rows]
-    rows = [g for g in rows if g.name != "momentum_lag" or g.value > 0]
-    if finite and scale.n_samples and scale.value > 0:
-        rows.insert(0, _signal(setting))
-    return tuple(rows)
-
-
-def _named(gauge: Gauge, tail: Tail) -> Gauge:
-    """Return the gauge of the tail under the name of what was estimated."""
-    meaning = gauge.meaning.replace("of ν", f"of {tail.symbol[0]}")
-    return replace(gauge, symbol=f"{tail.symbol}, lower end", meaning=meaning)
-
-
-def _signal(setting: Setting) -> Gauge:
-    """Return |∇f|²/Tr Σ of a minibatch, over all parameters at once, from the noise scale."""
-    ratio = setting.batch_size / setting.noise.scale.value
-    seen = ratio > 0.1
-    where = (
-        "seen in the second moment: scaling rules, and floors of RMSprop and Adam, which leave (∇f)² out, "
-        "are off by about this share"
-        if setting.hyper.is_adaptive
-        else "not small beside the noise of a batch, as batch-size rules assume"
-    )
-    meaning = (
-        f"over all parameters; the gradient is {where}"
-        if seen
-        else "over all parameters; noise dominates, so batch-size rules and floors apply"
-    )
-    return Gauge("signal_over_noise", "|∇f|²/Tr Σ", ratio, 0.1, "warning" if seen else "ok", meaning)
+def _loss_note(setting: Setting) -> str:
+    noise = setting.noise
+    where = f"at step {int(noise.step[-1])}"
+    if math.isnan(noise.loss_interval[0]):
+        return f"{where}, of one batch; five recorded steps would give an interval"
+    return f"{where}, by the trend of the last recorded batches"
 
 
 def _seen(setting: Setting) -> str:

@@ -112,7 +112,8 @@ def _stability(setting: Setting, gauges: Sequence[Gauge]) -> str:
     head = "It is near instability"
     if gauge.verdict == "refused":
         head = f"{setting.hyper.optimizer} is unstable at learning rate {setting.hyper.learning_rate:g}"
-    return f"{head}: {gauge.symbol} = {short(gauge.value)}, {gauge.meaning}."
+    between = f" ({short(gauge.lower)} to {short(gauge.upper)})" if gauge.lower < gauge.upper else ""
+    return f"{head}: {gauge.symbol} = {short(gauge.value)}{between}, {gauge.meaning}."
 
 
 def _batch(setting: Setting) -> str:

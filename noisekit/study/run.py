@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
+from torch import Tensor
+
+from noisekit.gradients import Ranks
 from noisekit.problems import ModelProblem, Problem, SampledProblem
 from noisekit.results import provenance, to_datatree
 from noisekit.study.config import StudyConfig
@@ -11,7 +14,8 @@ from noisekit.study.laws import laws
 from noisekit.study.noise import NoiseFindings, analyze_noise
 from noisekit.study.parallel import torch_threads, usable_cores, workers_for
 from noisekit.study.problem import facts_of, first_samples
-from noisekit.study.sharpness import sharpness
+from noisekit.study.ranks import from_first, is_first
+from noisekit.study.sharpness import measure_sharpness
 from noisekit.study.training import TrainingRun, train_and_record
 from noisekit.study.trajectories import compare_optimizers
 
@@ -19,9 +23,32 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+@overload
 def run_study(
-    problem: Problem, config: StudyConfig | None = None, *, command: str = "", progress: bool = False
-) -> xr.DataTree:
+    problem: Problem,
+    config: StudyConfig | None = None,
+    *,
+    command: str = "",
+    progress: bool = False,
+    ranks: None = None,
+) -> xr.DataTree: ...
+@overload
+def run_study(
+    problem: Problem,
+    config: StudyConfig | None = None,
+    *,
+    command: str = "",
+    progress: bool = False,
+    ranks: Ranks | None,
+) -> xr.DataTree | None: ...
+def run_study(
+    problem: Problem,
+    config: StudyConfig | None = None,
+    *,
+    command: str = "",
+    progress: bool = False,
+    ranks: Ranks | None = None,
+) -> xr.DataTree | None:
     """Return everything noisekit finds out about one problem, as one tree.
 
     A network is trained with the recorder on, and its noise is fitted. From where training ended, each
@@ -34,6 +61,8 @@ def run_study(
         config: what to do; ``StudyConfig()`` if not given.
         command: the line that repeats the study, stored in the tree.
         progress: whether to show bars on stderr.
+        ranks: the processes, each of which makes the same call, that share the work: the first one trains,
+            analyses and gets the tree, the others get None. The numbers do not depend on how many there are.
 
     Raises:
         InputError: if a setting cannot be used.
@@ -46,20 +75,29 @@ def run_study(
     tasks = 3 * len(config.optimizers)
     threads = max(1, usable_cores() // workers_for(tasks, problem.x0.device))
     with torch_threads(threads):
-        return _study(problem, config, command, progress)
+        return _study(problem, config, command, progress, ranks)
 
 
-def _study(problem: Problem, config: StudyConfig, command: str, progress: bool) -> xr.DataTree:
+def _study(
+    problem: Problem, config: StudyConfig, command: str, progress: bool, ranks: Ranks | None
+) -> xr.DataTree | None:
     trained: TrainingRun | None = None
     found: NoiseFindings | None = None
-    x = problem.x0
-    if isinstance(problem, ModelProblem):
+
+    def start() -> Tensor:
+        nonlocal trained, found
+        if not isinstance(problem, ModelProblem):
+            return problem.x0.cpu()
         trained = train_and_record(problem, config, progress=progress)
         found = analyze_noise(trained, batch_size=config.batch_size, progress=progress)
-        x = trained.x
+        return trained.x.cpu()
+
+    x = from_first(ranks, start).to(problem.x0.device)
     part = first_samples(problem, config.n_samples)
-    ensembles = compare_optimizers(part, x, config, progress=progress)
-    curvature = sharpness(part, x, seed=config.seed)
+    ensembles = compare_optimizers(part, x, config, progress=progress, ranks=ranks)
+    if not is_first(ranks):
+        return None
+    curvature = measure_sharpness(part, x, whole=problem, seed=config.seed)
     record = trained.record if trained else None
     scale = found.scale if found else None
     tree = to_datatree(

@@ -101,14 +101,32 @@ class Setting:
         size = deviation / GAUSSIAN_SLOPE if name == "signsgd" else deviation + self.hyper.eps
         return rate / size if size > 0 else math.nan
 
-    def steps_to_fall(self, curvature: float) -> float:
+    def pull_interval(self) -> tuple[float, float]:
+        """Return the 95 % interval of ``pull``; both ends are its value where nothing is estimated."""
+        name, rate = self.hyper.optimizer, self.hyper.learning_rate
+        if self.infinite:
+            if name != "signsgd" or self.slope is None or self.slope_parts is None:
+                return math.nan, math.nan
+            medians = np.median(self.slope_parts, axis=1)
+            relative = math.sqrt((len(medians) - 1) * float(np.var(medians))) / float(np.median(self.slope))
+            return self.pull() * math.exp(-1.96 * relative), self.pull() * math.exp(1.96 * relative)
+        if name == "sgd":
+            return rate, rate
+        low, high = self.noise.typical_deviation_interval(self.batch_size)
+        if name == "signsgd":
+            low, high = low / GAUSSIAN_SLOPE, high / GAUSSIAN_SLOPE
+        else:
+            low, high = low + self.hyper.eps, high + self.hyper.eps
+        return (rate / high, rate / low) if low > 0 else (math.nan, math.nan)
+
+    def steps_to_fall(self, curvature: float, *, pull: float | None = None) -> float:
         """Return the steps in which the excess loss of a direction falls to 1/e; inf if it never does.
 
         −1/(2 ln|z|), z the larger root of z² − (1 + μ − κ)z + μ, κ = pull·λ, times 1 − β₁ for Adam.
         """
         hyper = self.hyper
         share = 1 - hyper.momentum if hyper.optimizer.startswith("adam") else 1.0
-        pull = self.pull() * curvature * share
+        pull = (self.pull() if pull is None else pull) * curvature * share
         if not pull > 0:
             return math.nan
         largest = float(np.abs(np.roots([1, -(1 + hyper.momentum - pull), hyper.momentum])).max())

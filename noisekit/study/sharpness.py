@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from noisekit.problems import Problem
+from noisekit.problems import Problem, SampledProblem
+from noisekit.study.curvature import Curvature
+
+_PARTS = 8
+_STUDENT_7 = 2.365
+"""97.5 % quantile of Student's t with 7 degrees of freedom, one fewer than there are parts."""
 
 
 def sharpness(problem: Problem, x: Tensor, *, iterations: int = 20, seed: int = 0) -> float:
@@ -16,16 +23,65 @@ def sharpness(problem: Problem, x: Tensor, *, iterations: int = 20, seed: int = 
     Arguments: ``problem``; ``x`` (coordinate,); ``iterations`` products with H; ``seed`` of the first
     direction.
     """
+    return _power_iteration(problem, x, iterations, seed)[0]
+
+
+def measure_sharpness(
+    problem: Problem,
+    x: Tensor,
+    *,
+    whole: Problem | None = None,
+    iterations: int = 20,
+    seed: int = 0,
+    where: str = "",
+) -> Curvature:
+    """Return λ_max with a 95 % interval: what power iteration left over, and what other samples would change.
+
+    The upper end adds |Hv − λv|, within which an eigenvalue lies. Where ``problem`` has the first n of the N
+    samples of ``whole``, λ is too high, because v was chosen on the same samples: the lower end is that of
+    vᵀHv with as many other samples in it, which no direction can exceed by being chosen.
+
+    Arguments: as for :func:`sharpness`; ``whole``, the problem on all samples, ``problem`` itself if not
+    given; ``where`` says at which x and on which samples.
+    """
+    value, direction, step, residual = _power_iteration(problem, x, iterations, seed)
+    other, error = value, 0.0
+    if isinstance(problem, SampledProblem) and isinstance(whole, SampledProblem):
+        unseen = 1 - problem.n_samples / whole.n_samples
+        if unseen > 0:
+            mean, half = _on_other_samples(whole, problem.n_samples, x, direction, step)
+            other, error = value + unseen * (mean - value), unseen * half
+    return Curvature(value, where, min(value, other) - error, max(value, other) + error + residual)
+
+
+def _power_iteration(
+    problem: Problem, x: Tensor, iterations: int, seed: int
+) -> tuple[float, Tensor, Tensor, float]:
+    """Return λ, its direction v (coordinate,), the length h of a difference, and |Hv − λv|."""
     generator = torch.Generator().manual_seed(seed)
     v = torch.randn(len(x), generator=generator).to(x)
     h = torch.finfo(x.dtype).eps ** (1 / 3) * (1 + x.norm())
-    size = x.new_zeros(())
+    size, direction, residual = x.new_zeros(()), v, x.new_zeros(())
     for _ in range(iterations):
-        v = v / v.norm()
-        ahead, behind = problem.gradient(torch.stack([x + h * v, x - h * v])).unbind()
+        direction = v / v.norm()
+        ahead, behind = problem.gradient(torch.stack([x + h * direction, x - h * direction])).unbind()
         product = (ahead - behind) / (2 * h)
-        size = torch.dot(v, product)
+        size = torch.dot(direction, product)
+        residual = (product - size * direction).norm()
         if not product.norm() > 0:
             break
         v = product
-    return float(size)
+    return float(size), direction, h, float(residual)
+
+
+def _on_other_samples(whole: SampledProblem, n: int, x: Tensor, v: Tensor, h: Tensor) -> tuple[float, float]:
+    """Return vᵀHv on up to n samples after the first n, and half its 95 % interval by eighths of them."""
+    size = min(n, whole.n_samples - n) // _PARTS
+    if size == 0:
+        return math.nan, math.nan
+    # Neighbours go to different parts.
+    index = n + torch.arange(_PARTS * size, device=x.device).reshape(size, _PARTS).T
+    both = torch.cat([(x + h * v).expand(_PARTS, -1), (x - h * v).expand(_PARTS, -1)])
+    ahead, behind = whole.minibatch_gradient(both, torch.cat([index, index])).chunk(2)
+    curvature = ((ahead - behind) / (2 * h)) @ v
+    return float(curvature.mean()), _STUDENT_7 * float(curvature.std()) / math.sqrt(_PARTS)

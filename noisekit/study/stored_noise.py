@@ -15,6 +15,7 @@ from noisekit.errors import InputError
 from noisekit.noise import NoiseScale, tail_index
 from noisekit.noise.noise_scale import noise_scale_over_steps
 from noisekit.results.seeds import require_one_run
+from noisekit.study.loss_level import loss_level
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -50,7 +51,12 @@ class StoredNoise:
     scale: NoiseScale
     """Gradient noise scale over the last 16 recorded steps."""
     loss: float
+    """Training loss where the record ends."""
+    loss_interval: tuple[float, float]
+    """95 %."""
     coverage: float
+    step_over_time: Array
+    """All recorded steps, (step,)."""
 
     def total_variance(self, batch_size: int) -> tuple[float, float]:
         """Return Tr Σ of a minibatch and its standard error."""
@@ -92,9 +98,37 @@ class StoredNoise:
         if self.noise is None:
             size = self.trace.mean(axis=0).sum() / max(self.block_size.sum(), 1)
             return float(np.sqrt(size / batch_size))
-        deviation = np.sqrt(self.coordinate_variance(batch_size))
-        live = deviation[deviation > 0]
-        return float(np.median(live)) if live.size else 0.0
+        return _live_median(np.sqrt(self.coordinate_variance(batch_size)))
+
+    def typical_deviation_interval(self, batch_size: int) -> tuple[float, float]:
+        """Return the 95 % interval of ``typical_deviation``: the choice of coordinates, samples and steps.
+
+        Order statistics around the median, narrower by the share of coordinates that is recorded, and the
+        larger of the scatter over steps and the jackknife over samples.
+        """
+        value = self.typical_deviation(batch_size)
+        if self.noise is None:
+            total = self.trace.sum(axis=1)
+            error = _error(total, np.zeros(0)) / (2 * float(total.mean())) if total.all() else math.nan
+            return value * math.exp(-1.96 * error), value * math.exp(1.96 * error)
+        deviation = np.sqrt(np.sort(self.coordinate_variance(batch_size)))
+        deviation = deviation[deviation > 0]
+        m = len(deviation)
+        if m == 0:
+            return math.nan, math.nan
+        away = 0.98 * math.sqrt(m * max(1 - m / max(self.block_size.sum(), 1), 0))
+        first, last = max(math.floor(m / 2 - away), 0), min(math.ceil(m / 2 + away), m - 1)
+        if away == 0:
+            first = last = m // 2
+        per_step = np.array([_live_median(np.sqrt(v)) for v in self.noise.var(axis=1, ddof=1)])
+        jackknife = self._jackknife(lambda variance: _live_median(np.sqrt(variance)))
+        error = _error(per_step, jackknife) / float(per_step.mean()) if per_step.all() else math.nan
+        below = math.log(value / min(deviation[first], value))
+        above = math.log(max(deviation[last], value) / value)
+        return (
+            value * math.exp(-math.hypot(1.96 * error, below)),
+            value * math.exp(math.hypot(1.96 * error, above)),
+        )
 
     def coordinate_variance(self, batch_size: int) -> Array:
         """Return diag Σ of a minibatch at the recorded coordinates, (coordinate,), a mean over the steps."""
@@ -203,6 +237,7 @@ def stored_noise(tree: xr.DataTree) -> StoredNoise | None:
     noise, block_of = _samples(tree, block, read)
     if batch < 1:
         batch = 0 if noise is None else noise.shape[1]
+    loss, least, most = _loss(tree)
     return StoredNoise(
         step=data["step"].values[read].astype(np.int64),
         batch_size=batch,
@@ -213,8 +248,10 @@ def stored_noise(tree: xr.DataTree) -> StoredNoise | None:
         noise=noise,
         block_of=block_of,
         scale=_noise_scale(data, trace, batch),
-        loss=_last(tree, "training", "loss"),
+        loss=loss,
+        loss_interval=(least, most),
         coverage=float(data.attrs.get("coverage", math.nan)),
+        step_over_time=data["step"].values.astype(float),
     )
 
 
@@ -248,10 +285,17 @@ def _noise_scale(data: xr.Dataset, trace: Array, batch: int) -> NoiseScale:
     return noise_scale_over_steps(total[-_SCALE_STEPS:], signal[-_SCALE_STEPS:])
 
 
-def _last(tree: xr.DataTree, group: str, name: str) -> float:
-    if group not in tree.children or name not in tree[group].data_vars or not tree[group][name].size:
-        return math.nan
-    return float(tree[group].to_dataset()[name].values[-1])
+def _loss(tree: xr.DataTree) -> tuple[float, float, float]:
+    if "training" not in tree.children or not {"loss", "step"} <= set(tree["training"].variables):
+        return math.nan, math.nan, math.nan
+    data = tree["training"].to_dataset()
+    return loss_level(data["step"].values, data["loss"].values)
+
+
+def _live_median(deviation: Array) -> float:
+    """Return the median of those that are not 0; 0 if all are."""
+    live = deviation[deviation > 0]
+    return float(np.median(live)) if live.size else 0.0
 
 
 def _error(per_step: Array, jackknife: Array) -> float:

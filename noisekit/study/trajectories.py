@@ -12,6 +12,7 @@ from torch import Tensor
 
 from noisekit._typing import Observable, State
 from noisekit.errors import NonFiniteError
+from noisekit.gradients import Ranks
 from noisekit.optimizers import simulate_optimizer
 from noisekit.optimizers.named import build_optimizer
 from noisekit.problems import Problem, SampledProblem
@@ -21,6 +22,7 @@ from noisekit.study.config import StudyConfig
 from noisekit.study.equations import study_noise
 from noisekit.study.parallel import Counter, run_tasks, workers_for
 from noisekit.study.progress import bar
+from noisekit.study.ranks import is_first, local_processes, moved, on_all, share_of
 from noisekit.study.seeds import stage_seed
 from noisekit.validation import Comparison, compare
 
@@ -35,30 +37,45 @@ class Ensembles:
 
 
 def compare_optimizers(
-    problem: Problem, x: Tensor, config: StudyConfig, *, progress: bool = False
+    problem: Problem, x: Tensor, config: StudyConfig, *, progress: bool = False, ranks: Ranks | None = None
 ) -> list[Ensembles]:
     """Run every optimizer of the study for real from ``x``, and predict the same steps by its SDE.
 
     The real optimizer takes ``warmup_steps`` first, because an SDE that starts from an empty optimizer
     state has an error of its own; each SDE path starts from x, m and v of one real run. Afterwards their
     noise is independent. The discretisation error comes from the same paths at half the step.
+    The ensembles, three of each optimizer, are shared by ``ranks``; every process gets all of them.
     """
+    # Adaptive optimizers and fine steps take longest, so they go first.
+    names = sorted(config.optimizers, key=lambda name: name in ("sgd", "signsgd"))
+    substeps = {"fine": 2 * config.substeps, "coarse": config.substeps, "real": 1}
+    costs = {(name, kind): float(count) for kind, count in substeps.items() for name in names}
+    mine = share_of(costs, ranks)
     saves = config.replicates * (config.steps // config.save_every + 1)
-    fine, coarse = 2 * config.substeps, config.substeps
-    total = len(config.optimizers) * saves * (fine + coarse + 1)
-    with bar("Predicting and running", total, show=progress) as shown:
-        counter = Counter(shown)
+
+    def warm_states() -> dict[str, State]:
+        own = share_of(dict.fromkeys(names, 1.0), ranks)
+        found = {name: _warm_state(name, problem, x, config) for name in own}
+        return {name: {key: value.cpu() for key, value in state.items()} for name, state in found.items()}
+
+    def ensembles() -> dict[tuple[str, str], Solution]:
         tasks: dict[tuple[str, str], Callable[[], Solution]] = {}
-        # Adaptive optimizers and fine steps take longest, so they go first.
-        names = sorted(config.optimizers, key=lambda name: name in ("sgd", "signsgd"))
-        starts = {name: _warm_state(name, problem, x, config) for name in names}
-        for kind, substeps in (("fine", fine), ("coarse", coarse)):
-            for name in names:
-                arguments = (name, problem, starts[name], x, config, substeps, counter)
-                tasks[name, kind] = partial(_predict, *arguments)
-        for name in names:
-            tasks[name, "real"] = partial(_run, name, problem, starts[name], x, config, counter)
-        found = run_tasks(tasks, workers=workers_for(len(tasks), x.device), counter=counter)
+        for name, kind in mine:
+            arguments = (name, problem, starts[name], x, config, counter)
+            run = _run if kind == "real" else partial(_predict, substeps=substeps[kind])
+            tasks[name, kind] = partial(run, *arguments)
+        workers = workers_for(len(tasks), x.device, processes=local_processes(ranks))
+        found = run_tasks(tasks, workers=workers, counter=counter)
+        return {key: moved(solution, "cpu") for key, solution in found.items()}
+
+    shown_units = saves * sum(substeps[kind] for _, kind in mine)
+    with bar("Predicting and running", shown_units, show=progress and is_first(ranks)) as shown:
+        counter = Counter(shown)
+        starts = {
+            name: {key: value.to(x.device) for key, value in state.items()}
+            for name, state in on_all(ranks, warm_states).items()
+        }
+        found = {key: moved(solution, x.device) for key, solution in on_all(ranks, ensembles).items()}
     for name in config.optimizers:
         # Two are needed to know an error.
         _refuse_divergence(name, found[name, "real"], config, most=config.replicates - 2)
@@ -145,7 +162,7 @@ def _simulate(
 
 
 def _predict(
-    name: str, problem: Problem, start: State, x: Tensor, config: StudyConfig, substeps: int, counter: Counter
+    name: str, problem: Problem, start: State, x: Tensor, config: StudyConfig, counter: Counter, substeps: int
 ) -> Solution:
     """Return SDE paths from ``start`` on."""
     own = _own(problem)

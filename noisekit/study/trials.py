@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from noisekit.errors import InputError
 from noisekit.study.curvature import Curvature
-from noisekit.study.prediction_figures import interval, steps_to_fall
+from noisekit.study.intervals import interval
+from noisekit.study.pace import steps_to_fall
+from noisekit.study.prediction_figures import progress_of_a_step
 from noisekit.study.setting import Setting
 from noisekit.theory import scale_hyperparameters
 from noisekit.theory.hyperparameters import Hyperparameters
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting: what it is for, its hyper-parameters in torch's names, its floor and its pace."""
+    """One setting: what it is for, its hyper-parameters in torch's names, its floor and its pace.
+
+    Ends of 95 % intervals are NaN where the file does not tell them.
+    """
 
     what: str
     optimizer: str
@@ -30,7 +35,12 @@ class Trial:
     floor_upper: float
     steps_to_fall: float
     """To 1/e, along the sharpest direction."""
+    steps_lower: float
+    steps_upper: float
     progress_of_a_step: float
+    """NaN where the noise scale is not told from infinity."""
+    progress_lower: float
+    progress_upper: float
     note: str
 
 
@@ -42,7 +52,7 @@ def trials(tree: xr.DataTree, setting: Setting, curvature: Curvature | None) -> 
         found.append(_trial("batch near the noise scale", scaled[0], curvature, scaled[1]))
     half = _with_rate(setting, setting.hyper.learning_rate / 2)
     slower = _stable(setting, curvature)
-    if slower is None or steps_to_fall(half, curvature) != math.inf:
+    if slower is None or steps_to_fall(half, curvature)[0] != math.inf:
         found.append(_trial("half the learning rate", half, curvature, "half the floor"))
     if slower is not None:
         note = "learning rate times sharpness at 0.5, where the SDE follows the optimizer"
@@ -53,7 +63,7 @@ def trials(tree: xr.DataTree, setting: Setting, curvature: Curvature | None) -> 
 def _trial(what: str, setting: Setting, curvature: Curvature | None, note: str) -> Trial:
     floor, error = setting.floor()
     low, high = interval(floor, error)
-    scale = setting.noise.scale.value
+    fall, progress = steps_to_fall(setting, curvature), progress_of_a_step(setting)
     return Trial(
         what=what,
         optimizer=setting.hyper.optimizer,
@@ -62,8 +72,12 @@ def _trial(what: str, setting: Setting, curvature: Curvature | None, note: str) 
         floor=floor,
         floor_lower=low,
         floor_upper=high,
-        steps_to_fall=steps_to_fall(setting, curvature),
-        progress_of_a_step=1 / (1 + scale / setting.batch_size) if scale >= 0 else math.nan,
+        steps_to_fall=fall[0],
+        steps_lower=fall[1],
+        steps_upper=fall[2],
+        progress_of_a_step=progress[0],
+        progress_lower=progress[1],
+        progress_upper=progress[2],
         note=note,
     )
 
@@ -85,7 +99,7 @@ def _other_batch(
             given = _as_torch(setting.hyper)
             new = scale_hyperparameters(setting.hyper.optimizer, given, target / batch)
             found = replace(setting, hyper=_from_torch(setting.hyper, new), batch_size=target)
-            if target < batch or steps_to_fall(found, curvature) != math.inf:
+            if target < batch or steps_to_fall(found, curvature)[0] != math.inf:
                 return found, f"the same SDE in {batch / target:.3g} times as many steps{limit}"
             limit = "; a larger batch would be unstable"
         except InputError:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 import noisekit as nk
 from noisekit.errors import InputError, NonFiniteError
 from noisekit.study import StudyConfig, load_study_problem
+from noisekit.study.curvature import Curvature
 from noisekit.study.equations import study_noise
 from noisekit.study.laws import laws
 from noisekit.study.noise import tail_of_blocks
@@ -147,14 +148,14 @@ def test_a_wrong_learning_rate_is_not_held(bowl, monkeypatch):
 
 def test_the_floor_is_that_of_the_noise(bowl):
     config = replace(SMALL, optimizers=("sgd",), learning_rates=(0.1,))
-    law = laws("sgd", bowl, bowl.x0, config, curvature=2.0)
+    law = laws("sgd", bowl, bowl.x0, config, curvature=Curvature(2.0, "given"))
     assert law["noise_floor"] == pytest.approx(0.1 / 4 * 3 * 0.3**2)
     assert dict(zip(law["gauge"], law["gauge_value"], strict=True))["eta_lambda_max"] == pytest.approx(0.2)
 
 
 def test_signsgd_has_phases(bowl):
     config = replace(SMALL, optimizers=("signsgd",))
-    law = laws("signsgd", bowl, bowl.x0, config, curvature=2.0)
+    law = laws("signsgd", bowl, bowl.x0, config, curvature=Curvature(2.0, "given"))
     # |Y| = |∇f|/(√2 σ) = 4.7, 2.4, 0.7
     np.testing.assert_allclose(law["phase_fraction"], [2 / 3, 0, 1 / 3])
 
