@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from oracles import gaussian_draw, run_optimizer
 
 from noisekit.errors import InputError
 from noisekit.noise import GaussianNoise, StudentTNoise
@@ -145,6 +146,123 @@ def test_an_unfinished_run_says_so():
         sweep="noise", values=[1.0], target=0.3, steps=300,
     )  # fmt: skip
     assert "still falls" in rows[0].note
+
+
+def one_row(problem, scale, name, settings, *, steps=1500, **more):
+    noise = GaussianNoise(scale=torch.full((2,), scale, dtype=torch.float64))
+    (row,) = robustness(
+        problem, noise, {name: settings}, sweep="noise", values=[1.0], target=0.5, steps=steps, **more
+    )
+    return row
+
+
+STEEP = Quadratic(torch.tensor([0.5, 20.0], dtype=torch.float64))
+
+
+def late_loss(name, lr, scale, steps=1500):
+    losses = []
+
+    def visit(k, x):
+        if k > 0.8 * steps:
+            losses.append(float(STEEP.loss(x).mean()))
+
+    run_optimizer(
+        name,
+        lambda x: x * STEEP.hessian,
+        gaussian_draw(np.eye(2) * scale**2),
+        [1.0, 1.0],
+        lr,
+        steps,
+        replicates=400,
+        visit=visit,
+    )
+    return float(np.mean(losses))
+
+
+def test_a_sweep_goes_on_where_steps_are_too_wide_for_a_stationary_law():
+    row = one_row(STEEP, 0.01, "adam", {"learning_rate": 0.02})
+    assert row.source == "theory"
+    assert "outside the range of its linearisation" in row.note
+    assert row.floor == pytest.approx(late_loss("adam", 0.02, 0.01), rel=0.06)
+
+
+def test_a_run_that_does_not_come_to_rest_says_where_it_ends():
+    row = one_row(STEEP, 0.1, "adam", {"learning_rate": 0.02})
+    ends = float(row.note.removeprefix("the run is not at rest: its mean loss ends at "))
+    found = late_loss("adam", 0.02, 0.1)
+    assert ends == pytest.approx(found, rel=0.1)
+    assert row.floor > 1.4 * found
+
+
+def test_sgd_beyond_its_limit_has_no_floor():
+    row = one_row(STEEP, 1.0, "sgd", {"learning_rate": 0.11})
+    assert row.floor == math.inf
+    assert row.steps_to_target == math.inf
+    assert "unstable" in row.note
+
+
+class Valley(Hidden):
+    x0 = STEEP.x0
+
+    def loss(self, x):
+        return STEEP.loss(x) - 1.0
+
+    def gradient(self, x):
+        return STEEP.gradient(x)
+
+
+def test_integration_warns_of_steps_that_an_sde_does_not_see():
+    arguments = {"steps": 40, "replicates": 8}
+    wide = one_row(Valley(), 0.1, "signsgd", {"learning_rate": 0.02}, **arguments)
+    narrow = one_row(Valley(), 1.0, "signsgd", {"learning_rate": 0.001}, **arguments)
+    # ηλℓ/σ with λ = 20
+    assert f"= {0.02 * 20 * math.sqrt(2 / math.pi) / 0.1:.2g}:" in wide.note
+    assert "jump across" in wide.note
+    assert "jump across" not in narrow.note
+
+
+def test_a_loss_below_zero_may_be_the_target_where_nothing_is_quadratic():
+    noise = GaussianNoise(scale=SCALE)
+    arguments = {"sweep": "noise", "values": [1.0], "target": -0.5, "steps": 100, "replicates": 8}
+    (row,) = robustness(Valley(), noise, {"sgd": {"learning_rate": 0.04}}, **arguments)
+    assert 0 < row.steps_to_target < 100
+    with pytest.raises(InputError, match=r"target = -0\.5"):
+        robustness(STEEP, noise, {"sgd": {"learning_rate": 0.04}}, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"problem": "quadratic"}, "problem is a str"),
+        ({"noise": [1.0, 1.0]}, "noise is a list"),
+        ({"optimizers": {}}, "a dict from name"),
+        ({"optimizers": {"sgd": {"learning_rate": -1}}}, "learning_rate = -1"),
+        ({"optimizers": {"adam": {"learning_rate": 0.1, "betas": (1, 2)}}}, "β₁ = 1"),
+        ({"values": ["1"]}, "values is a list of text"),
+        ({"values": [math.nan]}, "NaN"),
+        ({"values": [math.inf]}, "value of the sweep 'noise' = inf"),
+        ({"target": math.nan}, "target = nan"),
+        ({"target": "0.1"}, "target = '0.1'"),
+        ({"steps": 0}, "steps = 0"),
+        ({"replicates": 1}, "replicates = 1"),
+        ({"substeps": 3}, "power of two"),
+        ({"seed": 1.5}, "seed is 1.5"),
+        ({"sweep": "batch_size", "values": [1.5]}, "whole number"),
+        ({"sweep": "df", "noise": GaussianNoise(factor=torch.eye(2))}, "independent coordinates"),
+    ],
+)
+def test_bad_arguments(change, words):
+    arguments = {
+        "problem": QUADRATIC,
+        "noise": GaussianNoise(scale=SCALE, batch_size=8),
+        "optimizers": OPTIMIZERS,
+        "sweep": "noise",
+        "values": [1.0],
+        "target": 0.1,
+        "steps": 10,
+    }
+    with pytest.raises(InputError, match=words):
+        robustness(**arguments | change)
 
 
 def test_bad_input():
