@@ -71,10 +71,10 @@ def robustness(
     stationary law; on any other problem both come from the optimizer's SDE.
 
     Measured against torch's optimizers on a quadratic of six dimensions: floors of runs at rest within 6 %
-    (2 to 4 % of it Monte-Carlo error), times within 1 %; Student-t of ν = 2.5 floors up to 19 % and times up to 25 % too high, ν ≥ 4
-    within 6 % and 3 %. On Rosenbrock's function within 2 %, but for SignSGD with steps that jump across the
-    valley .72 of the real loss, of which the note then warns. On a network (breast-cancer-mlp, B = 4 and 64,
-    minibatch noise) floors within 3 % and times within 2.5 % of runs on real minibatches.
+    (2 to 4 % of it Monte-Carlo error), times within 1 %; Student-t of ν = 2.5 floors up to 19 % and times up
+    to 25 % too high, ν ≥ 4 within 6 % and 3 %. On Rosenbrock's function within 6 % and 2 %, but for SignSGD
+    with steps that jump across the valley .72 of the real loss, of which the note then warns. On a network
+    (breast-cancer-mlp, minibatches of 4 and 64) within 3 % and 2.5 % of runs on real minibatches.
 
     Args:
         problem: a problem; a ``Quadratic`` is done by theory.
@@ -95,7 +95,7 @@ def robustness(
     Source: laws and SDEs of Compagnoni et al. 2025, arXiv 2411.15958.
 
     >>> rows = robustness(Quadratic(torch.ones(1)), GaussianNoise(scale=torch.ones(1)),
-    ...                   {"sgd": {"learning_rate": 0.1}}, sweep="noise", values=[1, 2], target=0.2, steps=100)
+    ...                   {"sgd": {"learning_rate": 0.1}}, sweep="noise", values=[1, 2], target=0.2, steps=99)
     >>> [round(row.floor, 4) for row in rows]  # ησ²/(2(2 − ηλ))
     [0.0263, 0.1053]
     """

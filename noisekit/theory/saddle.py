@@ -42,7 +42,7 @@ def escape_time(
     Weight decay is not considered, and the second moment is taken at its noise level.
 
     Where it ends: x must pass many times the width of a step and of the momentum's memory. SGD with momentum
-    .9 takes 2 % longer where the escape lasts 100 memories, 1/(1 − β₁) steps each, and 20 % longer at 11. From
+    .9 takes 2 % longer where the escape lasts 100 memories, of 1/(1 − β₁) steps each, and 20 % at 11. From
     m = v = 0, Adam takes .8 to 1.07 and RMSprop .1 to .7 of this time: its first steps are sign steps.
     On an embedded saddle the quartic makes it 7 % longer once the force at ``distance`` is a quarter weaker
     than λa (measured with torch's optimizers).
