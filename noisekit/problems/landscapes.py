@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
+from noisekit.problems.shown import shown
 
 
 class EmbeddedSaddle:
@@ -41,6 +42,9 @@ class EmbeddedSaddle:
         self.quartic = quartic
         self.skew = skew
         self._x0 = torch.full_like(curvature, 0.01) if x0 is None else x0.to(curvature)
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     @property
     def x0(self) -> Tensor:
@@ -93,6 +97,9 @@ class Rosenbrock:
             x0[::2] = -1.2
         self._x0 = x0
 
+    def __repr__(self) -> str:
+        return shown(self)
+
     @property
     def x0(self) -> Tensor:
         """The starting point, (coordinate,)."""
@@ -135,6 +142,9 @@ class Quartic:
             raise InputError("coefficient needs to be a vector (coordinate,) of positive numbers.")
         self.coefficient = coefficient
         self._x0 = torch.ones_like(coefficient) if x0 is None else x0.to(coefficient)
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     @property
     def x0(self) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
+from noisekit.problems.shown import shown
 
 
 class LinearRegression:
@@ -40,6 +41,9 @@ class LinearRegression:
         self.design = design
         self.response = response
         self._x0 = design.new_zeros(design.shape[1]) if x0 is None else x0.to(design)
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     @property
     def x0(self) -> Tensor:

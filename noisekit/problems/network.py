@@ -23,6 +23,7 @@ from noisekit.problems.checks import (
 )
 from noisekit.problems.dense import is_mlp, mlp_moments, mlp_per_sample_gradients
 from noisekit.problems.sample_losses import sample_losses
+from noisekit.problems.shown import shown
 
 ACTIVATION_BUDGET = 2**24
 """Numbers of activations that a pass may hold before its samples are split."""
@@ -115,6 +116,9 @@ class ModelProblem:
         self._activations = count_activations(model, self.inputs)
         self._is_mlp = is_mlp(model, self.inputs)
         self._has_batching_rules = replicates == "auto" and can_be_batched(model, self.inputs[:2])
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     @property
     def x0(self) -> Tensor:

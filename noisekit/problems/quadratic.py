@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
+from noisekit.problems.shown import shown
 
 
 class Quadratic:
@@ -47,6 +48,9 @@ class Quadratic:
         self.name = name
         self.hessian = hessian
         self._x0 = start
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     @property
     def x0(self) -> Tensor:

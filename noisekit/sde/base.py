@@ -249,6 +249,12 @@ class OptimizerSDE(ABC):
         name = type(self.noise).__name__ if " at 0x" in text else text
         return {"noise": name, "schedule": self.schedule is not None, "order": self.order}
 
+    def __repr__(self) -> str:
+        settings = {"learning_rate": self.learning_rate, **self.settings()}
+        noise = settings.pop("noise")
+        shown = [f"{name}={value!r}" for name, value in settings.items() if value is not False]
+        return f"{type(self).__name__}({', '.join([*shown, f'noise={noise}'])})"
+
 
 def schedule_factor(schedule: Schedule, step: int) -> float:
     """Return the factor of ``schedule`` at ``step`` if it is a finite number of at least 0."""
