@@ -80,7 +80,17 @@ def probe_optimizer(make_optimizer: OptimizerFactory, x: Tensor) -> dict[str, An
 
 def checked_optimizer(make_optimizer: OptimizerFactory, param: torch.nn.Parameter) -> Optimizer:
     """Return the optimizer the caller's function makes over one parameter."""
-    optimizer = make_optimizer([param])
+    if not callable(make_optimizer):
+        raise InputError(
+            f"make_optimizer is a {type(make_optimizer).__name__}; give a function of a list of parameters, "
+            "such as lambda p: torch.optim.Adam(p, lr=1e-3)."
+        )
+    try:
+        optimizer = make_optimizer([param])
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:  # torch's own refusal of a hyper-parameter, mostly
+        raise InputError(f"make_optimizer([parameter]) failed: {str(error).rstrip('.')}.") from error
     if not isinstance(optimizer, Optimizer):
         raise InputError(
             f"make_optimizer returned {type(optimizer).__name__}; it must return a torch.optim.Optimizer."

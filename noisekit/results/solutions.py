@@ -72,6 +72,7 @@ def comparison_to_dataset(comparison: Comparison) -> xr.Dataset:
     counts = ("n_prediction", "n_reference", "n_diverged_prediction", "n_diverged_reference", "substeps")
     attributes = {name: getattr(comparison, name) for name in counts}
     attributes |= {"optimizer": comparison.optimizer, "verdict": comparison.verdict}
+    attributes["paired"] = int(comparison.paired)  # netCDF has no truth values
     attributes |= {"verdict_text": comparison.verdict_text, "prediction_kind": comparison.prediction_kind}
     return dataset(f"/comparison/{comparison.optimizer}", values, attributes)
 

@@ -88,6 +88,14 @@ def as_array(name: str, values: Any) -> Array:
         if not values:
             raise InputError(f"{name} is an empty mapping; one tensor a parameter is needed.")
         return np.concatenate([as_array(name, v).reshape(-1) for v in values.values()])
+    array = as_real(name, values)
+    if np.isnan(array).any():
+        raise InputError(f"{name} has {int(np.isnan(array).sum())} NaN value(s); remove or recompute them.")
+    return array
+
+
+def as_real(name: str, values: Any) -> Array:
+    """Return a tensor, an array or a sequence of real numbers, NaN among them or not, as float64."""
     given = values
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
@@ -101,8 +109,6 @@ def as_array(name: str, values: Any) -> Array:
         raise InputError(
             f"{name} is a {_kind(given, values)}; a tensor or an array of real numbers is needed."
         ) from None
-    if np.isnan(array).any():
-        raise InputError(f"{name} has {int(np.isnan(array).sum())} NaN value(s); remove or recompute them.")
     if array.size == 0:
         raise InputError(f"{name} is empty; at least one value is needed.")
     return array

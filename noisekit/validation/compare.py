@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from noisekit._typing import Observable
-from noisekit.errors import InputError, unknown_name
+from noisekit.errors import InputError
+from noisekit.noise.base import check_flag
 from noisekit.sde.solution import Solution
+from noisekit.theory.inputs import as_number, as_real
 from noisekit.validation.comparison import Comparison, ObservableComparison, Verdict
+from noisekit.validation.ensembles import (
+    check_solution,
+    common_names,
+    common_steps,
+    curves,
+    finite_pairs,
+    to_numpy,
+)
 
 _Array = NDArray[np.float64]
 
@@ -46,27 +55,31 @@ def compare(
         refined: the prediction at half its step size.
         tolerance: largest mean relative gap that still counts as agreement.
         spread: largest factor between the standard deviations that still counts as agreement.
-        paired: whether replicate i of both sides started from one state and was independent afterwards; the
-            error is then that of the mean difference, which is smaller.
+        paired: whether replicate i of both sides started from one state, independent afterwards or driven by
+            one path; the error is then that of the mean difference, which is smaller.
 
     Returns:
         A :class:`Comparison`; its arrays are numpy float64 (time,).
 
     Raises:
-        InputError: no common step, an unknown observable, or fewer than two replicates that did not diverge.
+        InputError: no common step, different learning rates, an unknown observable, fewer than two replicates
+            that did not diverge, or limits out of range.
     """
-    if not isinstance(tolerance, int | float) or not 0 < tolerance < 1:
-        raise InputError(f"tolerance = {tolerance}: a relative gap between 0 and 1 is needed, such as 0.05.")
-    for label, solution in (("prediction", prediction), ("reference", reference)):
-        if not isinstance(solution, Solution):
-            raise InputError(f"The {label} is a {type(solution).__name__}; a Solution is needed.")
-    if not isinstance(spread, int | float) or not spread > 1:
-        raise InputError(f"spread = {spread}: a factor above 1 is needed, such as 1.3.")
+    tolerance, spread = _check_limits(tolerance, spread)
+    check_solution("prediction", prediction)
+    check_solution("reference", reference)
+    if refined is not None:
+        check_solution("refined", refined)
+    if observables is not None and not isinstance(observables, Sequence | Mapping):
+        raise InputError(
+            f"observables is a {type(observables).__name__}; give names, or a dict from names to functions."
+        )
+    check_flag("paired", paired)
     steps = common_steps(prediction, reference, refined)
-    keep = _finite_pairs(prediction, reference) if paired else None
+    keep = finite_pairs(prediction, reference) if paired else None
     predicted, observed = (curves(s, observables, steps, keep) for s in (prediction, reference))
     finer = curves(refined, observables, steps) if refined is not None else None
-    names = _names(predicted, observed, observables)
+    names = common_names(predicted, observed, observables)
     if finer is not None and (missing := [name for name in names if name not in finer]):
         raise InputError(f"The refined solution has no observable {missing[0]!r}; pass it the same ones.")
     return Comparison(
@@ -75,7 +88,7 @@ def compare(
         reference_kind=reference.kind,
         substeps=prediction.substeps,
         step=steps,
-        time=_numpy(reference.time)[np.searchsorted(_numpy(reference.step), steps)],
+        time=to_numpy(reference.time)[np.searchsorted(to_numpy(reference.step), steps)],
         observables={
             name: compare_curves(
                 name,
@@ -92,6 +105,7 @@ def compare(
         n_reference=int(reference.diverged.numel()),
         n_diverged_prediction=int((prediction.diverged >= 0).sum()),
         n_diverged_reference=int((reference.diverged >= 0).sum()),
+        paired=paired,
     )
 
 
@@ -105,13 +119,23 @@ def compare_curves(
     spread: float = 1.3,
     paired: bool = False,
 ) -> ObservableComparison:
-    """Compare one observable given as (replicate, time) arrays of both ensembles; see :func:`compare`."""
-    for values in (prediction, reference):
+    """Compare one observable given as (replicate, time) arrays of both ensembles; see :func:`compare`.
+
+    ``refined`` has any number of replicates. Raises InputError for other shapes, and for what
+    :func:`compare` refuses.
+    """
+    tolerance, spread = _check_limits(tolerance, spread)
+    check_flag("paired", paired)
+    prediction = as_real(f"prediction of {name}", prediction)
+    reference = as_real(f"reference of {name}", reference)
+    refined = None if refined is None else as_real(f"refined {name}", refined)
+    for values in (prediction, reference, *([] if refined is None else [refined])):
         if values.ndim != 2 or values.shape[1:] != prediction.shape[1:]:
             raise InputError(
-                f"Curves of {name!r} have the shapes {prediction.shape} and {reference.shape}; "
+                f"Curves of {name!r} have the shapes {prediction.shape} and {values.shape}; "
                 "(replicate, time) with the same instants is needed."
             )
+    for values in (prediction, reference):
         if values.shape[0] < 2:
             raise InputError(
                 f"Observable {name!r} has {values.shape[0]} usable replicate(s); at least 2 are needed to "
@@ -158,6 +182,16 @@ def compare_curves(
         verdict=verdict,
         verdict_text=text + sentence,
     )
+
+
+def _check_limits(tolerance: float, spread: float) -> tuple[float, float]:
+    """Return both limits of agreement as floats."""
+    gap, factor = as_number("tolerance", tolerance), as_number("spread", spread)
+    if not 0 < gap < 1:
+        raise InputError(f"tolerance = {tolerance}: a relative gap between 0 and 1 is needed, such as 0.05.")
+    if not factor > 1:
+        raise InputError(f"spread = {spread}: a factor above 1 is needed, such as 1.3.")
+    return gap, factor
 
 
 def _judge(
@@ -248,97 +282,3 @@ def _divide(numerator: _Array, denominator: _Array) -> _Array:
     result = np.full(np.broadcast(numerator, denominator).shape, np.nan)
     with np.errstate(invalid="ignore"):  # ∞/∞
         return np.divide(numerator, denominator, out=result, where=denominator > 0)
-
-
-def common_steps(*solutions: Solution | None) -> NDArray[np.int64]:
-    """Return the optimizer steps that all solutions saved, (time,)."""
-    grids = [s.step.detach().cpu().numpy().astype(np.int64) for s in solutions if s is not None]
-    common = grids[0]
-    for grid in grids[1:]:
-        common = np.intersect1d(common, grid)
-    if common.size == 0:
-        raise InputError(
-            "Prediction and reference have no saved step in common; use the same save_every for both."
-        )
-    rates = [s.learning_rate for s in solutions if s is not None]
-    if not np.allclose(rates, rates[0], rtol=1e-6):
-        raise InputError(
-            f"The learning rates differ ({', '.join(f'{r:g}' for r in rates)}): t = ηk means another instant "
-            "in each. Compare runs of the same learning rate."
-        )
-    return common
-
-
-def _finite_pairs(prediction: Solution, reference: Solution) -> torch.Tensor:
-    """Return which replicates diverged on neither side, (replicate,)."""
-    if prediction.diverged.shape != reference.diverged.shape:
-        raise InputError(
-            f"There are {prediction.diverged.numel()} predicted paths and {reference.diverged.numel()} "
-            "reference runs; paired=True needs replicate i of both to start from one state."
-        )
-    return (prediction.diverged < 0).cpu() & (reference.diverged < 0).cpu()
-
-
-def curves(
-    solution: Solution,
-    observables: Sequence[str] | Mapping[str, Observable] | None,
-    steps: NDArray[np.int64],
-    keep: torch.Tensor | None = None,
-) -> dict[str, _Array]:
-    """Return (replicate, time) values of the observables at ``steps``.
-
-    Of the replicates ``keep``, or without it of those that did not diverge.
-    """
-    keep = (solution.diverged < 0).cpu() if keep is None else keep
-    grid = solution.step.detach().cpu().numpy().astype(np.int64)
-    index = torch.from_numpy(np.searchsorted(grid, steps))
-    if isinstance(observables, Mapping):
-        if "x" not in solution.state:
-            raise InputError(
-                "Observables given as functions need the states; integrate with keep_state=True, "
-                "or pass names."
-            )
-        x = solution.state["x"][:, index.to(solution.state["x"].device)]
-        flat = x.reshape(-1, x.shape[-1])
-        found = {name: _evaluate(name, f, flat).reshape(x.shape[:2]) for name, f in observables.items()}
-        return {name: _numpy(values)[keep.numpy()] for name, values in found.items()}
-    return {name: _numpy(values)[keep.numpy()][:, index] for name, values in solution.observables.items()}
-
-
-def _evaluate(name: str, function: Observable, x: torch.Tensor) -> torch.Tensor:
-    if not callable(function):
-        raise InputError(f"Observable {name!r} is a {type(function).__name__}; a function of x is needed.")
-    values = function(x)
-    if values.shape != x.shape[:1]:
-        raise InputError(
-            f"Observable {name!r} returned the shape {tuple(values.shape)} for x {tuple(x.shape)}; one value "
-            "a replicate is needed."
-        )
-    return values
-
-
-def _numpy(values: torch.Tensor) -> _Array:
-    return values.detach().cpu().to(torch.float64).numpy()
-
-
-def _names(
-    prediction: dict[str, _Array],
-    reference: dict[str, _Array],
-    observables: Sequence[str] | Mapping[str, Observable] | None,
-) -> list[str]:
-    common = [name for name in prediction if name in reference]
-    if observables is None:
-        if not common:
-            raise InputError(
-                f"No observable in common: the prediction has {sorted(prediction)}, the reference has "
-                f"{sorted(reference)}. Pass the same observables to both."
-            )
-        return common
-    if isinstance(observables, str):
-        observables = [observables]
-    if not observables:
-        raise InputError("observables is empty; name at least one, or leave it out to compare all.")
-    for name in observables:
-        if name not in common:
-            raise unknown_name("observable in both solutions", name, common)
-    return list(observables)

@@ -99,6 +99,8 @@ class Comparison(Readable):
 
     ``step`` and ``time`` = η·step are (time,), the saved instants that both have. Replicates that diverged
     are left out of the means and counted in ``n_diverged_prediction`` and ``n_diverged_reference``.
+    ``paired`` says whether replicate i of both sides started from one state, so that the errors are those of
+    mean differences.
     """
 
     optimizer: str
@@ -112,13 +114,14 @@ class Comparison(Readable):
     n_reference: int
     n_diverged_prediction: int
     n_diverged_reference: int
+    paired: bool = False
 
     def __str__(self) -> str:
         return "\n".join(
             [
                 f"{self.verdict}, {self.optimizer}: {self.n_prediction} {self.prediction_kind} paths beside "
-                f"{self.n_reference} {self.reference_kind} runs at {len(self.step)} instants up to step "
-                f"{self.step[-1]}",
+                f"{self.n_reference} {self.reference_kind} runs{', pair by pair,' if self.paired else ''} at "
+                f"{len(self.step)} instants up to step {self.step[-1]}",
                 *(f"  {line}" for line in self._sentences),
             ]
         )

@@ -8,13 +8,22 @@ import torch
 from torch import Tensor
 
 from noisekit._typing import Observable, OptimizerFactory, State
-from noisekit.noise.base import NoiseModel
+from noisekit.errors import InputError
+from noisekit.noise.base import NoiseModel, check_flag
 from noisekit.optimizers.state import STATE_KEYS, checked_optimizer, probe_optimizer, read_entry, write_state
 from noisekit.problems.base import Problem
 from noisekit.sde.blocks import replicate_blocks
 from noisekit.sde.brownian import Draws
-from noisekit.sde.inputs import check_count, replicate_state, replicate_x0
+from noisekit.sde.inputs import (
+    check_count,
+    check_observables,
+    check_seed,
+    check_state,
+    replicate_state,
+    replicate_x0,
+)
 from noisekit.sde.solution import Solution
+from noisekit.validation.ensembles import evaluate
 
 
 def simulate_coupled(
@@ -41,21 +50,34 @@ def simulate_coupled(
     Arguments: as in ``simulate_optimizer``, with Gaussian ``noise``; ``start_step`` and ``init_state`` (m, v)
     as in ``integrate``.
     Returns a Solution of kind "optimizer"; pair its replicates with the SDE's of the same seed.
+    Raises InputError as ``simulate_optimizer`` does, InfiniteVarianceError for noise without a variance.
+    Source: derived; the path is that of Kloeden and Platen 1992 (pathwise approximation).
     """
     steps, save_every = check_count("steps", steps), check_count("save_every", save_every)
     start_step = check_count("start_step", start_step, least=0)
-    x = replicate_x0(x0, check_count("replicates", replicates))
+    replicates, seed = check_count("replicates", replicates), check_seed(seed)
+    if not isinstance(problem, Problem):
+        raise InputError(
+            f"problem is a {type(problem).__name__}; give one such as Quadratic or ModelProblem."
+        )
+    if not isinstance(noise, NoiseModel):
+        raise InputError(f"noise is a {type(noise).__name__}; give a noise model such as GaussianNoise.")
+    functions, given = check_observables(observables), check_state(init_state)
+    check_flag("keep_state", keep_state)
+    x = replicate_x0(x0, replicates)
+    if x.shape[1] != len(problem.x0):
+        raise InputError(f"x0 has {x.shape[1]} coordinates; {problem.name} has {len(problem.x0)}.")
+    template = probe_optimizer(make_optimizer, x)
     param = torch.nn.Parameter(x)
     optimizer = checked_optimizer(make_optimizer, param)
-    if init_state or start_step:
-        template = probe_optimizer(make_optimizer, x)
-        given = replicate_state(dict(init_state or {}), x, ["m", "v"])
+    if given or start_step:
+        given = replicate_state(given, x, ["m", "v"])
         write_state(optimizer, param, template, given, start_step)
     blocks = replicate_blocks(*x.shape, on_cpu=x.device.type == "cpu")
     draws = Draws(seed, blocks, noise.n_normals(x), 1, x)
     saved: list[int] = []
     states: dict[str, list[Tensor]] = {}
-    values: dict[str, list[Tensor]] = {name: [] for name in observables or {}}
+    values: dict[str, list[Tensor]] = {name: [] for name in functions}
     diverged = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
     for step in range(start_step, start_step + steps + 1):
         x = param.detach()
@@ -63,8 +85,8 @@ def simulate_coupled(
         diverged[bad] = step
         if (step - start_step) % save_every == 0:
             saved.append(step)
-            for name, function in (observables or {}).items():
-                values[name].append(function(x).detach())
+            for name, function in functions.items():
+                values[name].append(evaluate(name, function, x).detach())
             if keep_state:
                 for name, value in _state(optimizer, param).items():
                     # Averages appear with the first step; before it they are zero.

@@ -12,6 +12,8 @@ from scipy.stats import ks_2samp
 from noisekit._readable import Readable
 from noisekit.errors import InputError, unknown_name
 from noisekit.sde.solution import Solution
+from noisekit.theory.inputs import as_number
+from noisekit.validation.ensembles import check_solution
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,12 +41,17 @@ class HittingTimeComparison(Readable):
 
 
 def hitting_times(solution: Solution, level: float, *, observable: str = "loss") -> NDArray[np.float64]:
-    """Return the first saved step with the observable at most ``level``, (replicate,); inf if never."""
-    if not isinstance(level, int | float) or not math.isfinite(level):
+    """Return the first saved step with the observable at most ``level``, (replicate,); inf if never.
+
+    Raises InputError for an observable that is not there and a level that is no finite number.
+    """
+    check_solution("solution", solution)
+    height = as_number("level", level)
+    if not math.isfinite(height):
         raise InputError(f"level = {level!r}: a finite number is needed, in units of the observable.")
     if observable not in solution.observables:
         raise unknown_name("observable in the solution", observable, solution.observables)
-    below = (solution.observables[observable] <= level).cpu().numpy()
+    below = (solution.observables[observable] <= height).cpu().numpy()
     steps = solution.step.cpu().numpy().astype(np.float64)
     return np.where(below.any(axis=1), steps[below.argmax(axis=1)], np.inf)
 
@@ -57,10 +64,12 @@ def compare_hitting_times(
     Both must be saved at the same steps: a coarser grid sees later times.
 
     Raises:
-        InputError: different saved steps, or an observable that is not there.
+        InputError: different saved steps, an observable that is not there, a level that is no number.
 
     Source: two-sample test of Smirnov 1948.
     """
+    check_solution("prediction", prediction)
+    check_solution("reference", reference)
     if prediction.step.shape != reference.step.shape or bool((prediction.step != reference.step).any()):
         raise InputError(
             "Hitting times need the same saved steps in both; use the same steps and save_every."

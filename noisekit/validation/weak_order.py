@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from noisekit._readable import Readable
 from noisekit.errors import InputError
+from noisekit.noise.base import check_flag
 from noisekit.sde.solution import Solution
-from noisekit.validation.compare import common_steps, curves
+from noisekit.theory.inputs import as_finite
+from noisekit.validation.ensembles import check_solution, common_steps, curves
 
 _Array = NDArray[np.float64]
 
@@ -70,34 +72,48 @@ def weak_order(
         A :class:`WeakOrder`.
 
     Raises:
-        InputError: fewer than 4 learning rates, or a gap of exactly zero.
+        InputError: fewer than 4 learning rates, replicates that diverged, or a gap of exactly zero.
 
     Source: Kloeden and Platen 1992 (weak order); Li, Tai, E 2019, arXiv 1811.01558 (of optimizer SDEs).
     """
-    try:
-        rates = np.sort(np.asarray(learning_rates, dtype=np.float64))[::-1]
-    except (TypeError, ValueError):
-        raise InputError(f"learning_rates = {learning_rates!r}: numbers are needed.") from None
+    rates = as_finite("learning_rates", learning_rates)
     if rates.ndim != 1 or len(rates) < 4 or not (rates > 0).all() or len(np.unique(rates)) < len(rates):
-        raise InputError(
-            f"learning_rates = {list(learning_rates)}: at least 4 different positive ones are needed."
-        )
+        raise InputError(f"learning_rates = {rates.tolist()}: at least 4 different positive ones are needed.")
+    for label, function in (("prediction", prediction), ("reference", reference)):
+        if not callable(function):
+            raise InputError(
+                f"{label} is a {type(function).__name__}; a function from the learning rate to a Solution is "
+                "needed."
+            )
+    check_flag("paired", paired)
+    rates = np.sort(rates)[::-1]
     found = [_largest_gap(r, prediction(r), reference(r), observable, paired) for r in rates.tolist()]
     gap, error = (np.array(column) for column in zip(*found, strict=True))
     return fit_order(rates, gap, error, observable=observable)
 
 
 def fit_order(learning_rates: _Array, gap: _Array, gap_error: _Array, *, observable: str = "") -> WeakOrder:
-    """Fit log gap = slope · log η + c by least squares weighted with the Monte-Carlo errors."""
-    columns = (learning_rates, gap, gap_error)
-    learning_rates, gap, gap_error = (np.asarray(column, dtype=np.float64) for column in columns)
-    if not learning_rates.shape == gap.shape == gap_error.shape or gap.size < 2:
-        raise InputError("learning_rates, gap and gap_error must have one value each for two rates or more.")
-    if not (np.isfinite(gap) & np.isfinite(gap_error) & (learning_rates > 0)).all():
-        raise InputError("A gap is not finite or a learning rate not positive; no slope can be fitted.")
+    """Fit log gap = slope · log η + c by least squares weighted with the Monte-Carlo errors.
+
+    ``learning_rates``, ``gap`` and ``gap_error`` are (learning rate,). Raises InputError for other shapes,
+    fewer than two different rates, and numbers that are not finite or not positive.
+    """
+    columns = {"learning_rates": learning_rates, "gap": gap, "gap_error": gap_error}
+    learning_rates, gap, gap_error = (as_finite(name, column) for name, column in columns.items())
+    if gap.ndim != 1 or not learning_rates.shape == gap.shape == gap_error.shape:
+        raise InputError(
+            f"learning_rates, gap and gap_error have the shapes {learning_rates.shape}, {gap.shape} and "
+            f"{gap_error.shape}; one value each for every rate is needed."
+        )
+    if (learning_rates <= 0).any() or len(np.unique(learning_rates)) < 2:
+        raise InputError(
+            f"learning_rates = {learning_rates.tolist()}: two different positive ones or more are needed."
+        )
+    if (gap_error < 0).any():
+        raise InputError(f"gap_error has the value {gap_error.min():g}; an error is 0 or above.")
     if (gap <= 0).any():
         raise InputError(
-            "A gap is zero: prediction and reference are the same runs, and no order can be seen."
+            "A gap is zero or below: give sizes of gaps between runs that differ, or no order can be seen."
         )
     x, y = np.log(learning_rates), np.log(gap)
     # No gap counts as known better than to 1 %: higher orders of η bend the line by more than that.
@@ -122,6 +138,8 @@ def fit_order(learning_rates: _Array, gap: _Array, gap_error: _Array, *, observa
 def _largest_gap(
     rate: float, prediction: Solution, reference: Solution, observable: str, paired: bool
 ) -> tuple[float, float]:
+    check_solution("prediction", prediction)
+    check_solution("reference", reference)
     steps = common_steps(prediction, reference)
     found = []
     for solution in (prediction, reference):

@@ -155,6 +155,9 @@ def test_the_comparison_keeps_its_numbers():
     np.testing.assert_allclose(node["discretisation_error"].sel(observable="loss"), 0.02, rtol=1e-5)
     assert float(node["mean_relative_gap"][0]) == pytest.approx(comparison["loss"].mean_relative_gap)
     assert node.attrs["verdict_text"] == comparison.verdict_text
+    assert node.attrs["paired"] == 0
+    pairs = compare(solution("sde", shift=0.02), solution("optimizer"), paired=True)
+    assert nk.to_datatree(comparisons=[pairs])["comparison/sgd"].attrs["paired"] == 1
 
 
 def test_two_solutions_cannot_share_a_group():

@@ -141,6 +141,10 @@ def test_pairs_from_one_start_have_the_error_of_their_difference():
     assert paired.mean_standard_error == pytest.approx(0.02 * np.sqrt(2 / 200), rel=0.1)
     assert apart.mean_standard_error == pytest.approx(0.3 * np.sqrt(2 / 200), rel=0.15)
     np.testing.assert_array_equal(paired.gap, apart.gap)
+    together = compare(*sides, paired=True)
+    assert (together.paired, compare(*sides).paired) == (True, False)
+    assert "200 sde runs, pair by pair, at" in str(together)
+    assert "pair by pair" not in str(compare(*sides))
     with pytest.raises(InputError, match="paired=True needs replicate i"):
         compare(sides[0], ensemble(1.0, 0.1, 100, 3), paired=True)
 
@@ -207,10 +211,10 @@ def test_bad_input():
     for change, words in (
         ({"prediction": None}, "NoneType; a Solution"),
         ({"observables": []}, "observables is empty"),
-        ({"observables": {"x": lambda x: x.expand(-1, 2)}}, "one value a replicate"),
+        ({"observables": {"x": lambda x: x.expand(-1, 2)}}, "one real value a replicate"),
         ({"observables": {"x": 3}}, "a function of x"),
         ({"refined": ensemble(1.0, 0.1, 10, 1, name="accuracy")}, "refined solution has no observable"),
-        ({"tolerance": "tight"}, "tolerance = tight"),
+        ({"tolerance": "tight"}, "tolerance = 'tight'"),
     ):
         with pytest.raises(InputError, match=words):
             compare(**({"prediction": p, "reference": p} | change))
