@@ -9,12 +9,33 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
 
+from noisekit.errors import InputError
 from noisekit.optimizers.checks import gradients_of
 
 
 class GroupedOptimizer(Optimizer):
-    """A torch optimizer that updates the parameters of a group together."""
+    """A torch optimizer that updates the parameters of a group together.
+
+    The hyper-parameters of every group are checked when it is added.
+    """
+
+    def __init__(self, params: ParamsT, defaults: dict[str, Any]) -> None:
+        try:
+            super().__init__(params, defaults)
+        except InputError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"params cannot be optimized ({error}); give model.parameters() or a list of parameter groups."
+            ) from error
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, whose own hyper-parameters come before the defaults."""
+        if isinstance(param_group, dict):
+            self._check({**self.defaults, **param_group})
+        super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -33,6 +54,10 @@ class GroupedOptimizer(Optimizer):
             if params:
                 self._update(group, params, gradients_of(params, type(self).__name__))
         return loss
+
+    @abstractmethod
+    def _check(self, group: dict[str, Any]) -> None:
+        """Refuse hyper-parameters out of range."""
 
     @abstractmethod
     def _update(self, group: dict[str, Any], params: list[Tensor], gradients: list[Tensor]) -> None:

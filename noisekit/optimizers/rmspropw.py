@@ -22,6 +22,11 @@ class RMSpropW(GroupedOptimizer):
     ``weight_decay`` θ; ``maximize`` ascends instead. The state of a parameter is ``step`` and ``square_avg``.
     Raises InputError for values out of range and for sparse or complex gradients.
     Source: Compagnoni et al. 2025, arXiv 2411.15958; Loshchilov, Hutter 2019, arXiv 1711.05101.
+
+    >>> x = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    >>> x.grad = torch.tensor([0.5, 4.0])
+    >>> RMSpropW([x], lr=0.1, alpha=0.75, weight_decay=1.0).step(); x.data  # v = g²/4
+    tensor([ 0.7000, -2.0000])
     """
 
     def __init__(
@@ -34,13 +39,15 @@ class RMSpropW(GroupedOptimizer):
         *,
         maximize: bool = False,
     ) -> None:
-        check_nonnegative("lr", lr)
-        check_average("alpha", alpha)
-        check_nonnegative("eps", eps)
-        check_nonnegative("weight_decay", weight_decay)
-        check_flag("maximize", maximize)
         defaults = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
         super().__init__(params, defaults)
+
+    def _check(self, group: dict[str, Any]) -> None:
+        check_nonnegative("lr", group["lr"])
+        check_average("alpha", group["alpha"])
+        check_nonnegative("eps", group["eps"])
+        check_nonnegative("weight_decay", group["weight_decay"])
+        check_flag("maximize", group["maximize"])
 
     def _update(self, group: dict[str, Any], params: list[Tensor], gradients: list[Tensor]) -> None:
         for p in params:

@@ -35,10 +35,12 @@ class SignSGD(GroupedOptimizer):
         *,
         maximize: bool = False,
     ) -> None:
-        check_nonnegative("lr", lr)
-        check_nonnegative("weight_decay", weight_decay)
-        check_flag("maximize", maximize)
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "maximize": maximize})
+
+    def _check(self, group: dict[str, Any]) -> None:
+        check_nonnegative("lr", group["lr"])
+        check_nonnegative("weight_decay", group["weight_decay"])
+        check_flag("maximize", group["maximize"])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

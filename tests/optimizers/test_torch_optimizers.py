@@ -118,6 +118,37 @@ def test_bad_hyperparameters_are_refused(arguments):
         RMSpropW(parameters(), **arguments)
 
 
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "0.1", None, True, 1j, [0.1]], ids=repr)
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (SignSGD, "lr"),
+        (SignSGD, "weight_decay"),
+        (RMSpropW, "lr"),
+        (RMSpropW, "alpha"),
+        (RMSpropW, "eps"),
+        (RMSpropW, "weight_decay"),
+    ],
+)
+def test_every_hyperparameter_of_every_group_is_checked(make, name, value):
+    with pytest.raises(InputError, match=f"^{name} is "):
+        make(parameters(), **{name: value})
+    first, second = parameters()
+    with pytest.raises(InputError, match=f"^{name} is "):
+        make([{"params": [first], name: value}, {"params": [second]}])
+    optimizer = make([first])
+    with pytest.raises(InputError, match=f"^{name} is "):
+        optimizer.add_param_group({"params": [second], name: value})
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("make", [SignSGD, RMSpropW])
+@pytest.mark.parametrize("params", [None, 3, [], "weights", [1.0]], ids=repr)
+def test_what_cannot_be_optimized_is_said(make, params):
+    with pytest.raises(InputError, match="params cannot be optimized"):
+        make(params)
+
+
 def test_sparse_gradients_are_refused():
     embedding = torch.nn.Embedding(4, 2, sparse=True)
     embedding(torch.tensor([1])).sum().backward()
