@@ -18,7 +18,8 @@ from noisekit.study.presets import with_preset
 class Run(Command):
     """Train with the recorder on, fit the noise, predict optimizers by SDEs, run them for real, compare.
 
-    Writes one data file and one HTML report, and prints the headline numbers.
+    Writes one data file and one HTML report, and prints the headline numbers. Under torchrun, as
+    `torchrun --nproc-per-node 4 -m noisekit run`, the processes share the work.
     """
 
     problem: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROBLEM")] = "fashion-cnn"
@@ -35,21 +36,32 @@ class Run(Command):
 
     def run(self) -> int:
         from noisekit.errors import InputError
-        from noisekit.results.io import save_tree
-        from noisekit.results.summary import summary
 
         if self.report is not None and self.no_report:
             raise InputError("--report and --no-report contradict each other; give one of them.")
         study = with_preset(self.problem, self.study)
         study.check()
         command = self.command(study)
-        output, page = self._targets()
 
-        from noisekit.study import load_study_problem, run_study
+        from noisekit.study.ranks import from_first, launched
 
-        problem = load_study_problem(self.problem, study)
-        log(f"To repeat this: {command}")
-        tree = run_study(problem, study, command=command, progress=True)
+        with launched(study.device) as ranks:
+            # Asked before the work begins.
+            output, page = from_first(ranks, self._targets)
+
+            from noisekit.study import load_study_problem, run_study
+
+            problem = load_study_problem(self.problem, study)
+            first = ranks is None or ranks.rank == 0
+            if first:
+                log(f"To repeat this: {command}")
+            tree = run_study(problem, study, command=command, progress=first, ranks=ranks)
+        if tree is None:
+            return 0
+
+        from noisekit.results.io import save_tree
+        from noisekit.results.summary import summary
+
         if made_later(output):
             output.parent.mkdir()
         save_tree(tree, output, overwrite=self.overwrite)
@@ -73,7 +85,7 @@ class Run(Command):
         return 0
 
     def _targets(self) -> tuple[Path, Path]:
-        """Return the data file and the page, both of which can be written; asked before the work begins."""
+        """Return the data file and the page, both of which can be written."""
         from noisekit.results.io import check_output
 
         output = target(self.problem, self.output, overwrite=self.overwrite)

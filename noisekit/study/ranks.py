@@ -43,8 +43,8 @@ def launched(device: str | None = None) -> Iterator[Ranks | None]:
         return
     if not all(os.environ.get(name, "").isdigit() for name in ("WORLD_SIZE", "RANK", "MASTER_PORT")):
         raise InputError(
-            f"WORLD_SIZE is {size!r}, but RANK or MASTER_PORT is no number; start the processes with torchrun, "
-            "or unset WORLD_SIZE."
+            f"WORLD_SIZE is {size!r}, but RANK or MASTER_PORT is no number; start the processes with "
+            "torchrun, or unset WORLD_SIZE."
         )
     # The command line looks at what it was given without waiting for torch.
     import torch
@@ -78,9 +78,9 @@ def on_all(ranks: Ranks | None, work: Callable[[], Mapping[Key, Result]]) -> dic
         mine = error
     together: dict[Key, Result] = {}
     errors: list[Exception] = []
-    for other, error in ranks.exchange((found, None if mine is None else _portable(mine))):
+    for other, told in ranks.exchange((found, None if mine is None else _portable(mine))):
         together |= other
-        errors += [] if error is None else [error]
+        errors += [] if told is None else [told]
     if mine is not None:
         raise mine
     if errors:

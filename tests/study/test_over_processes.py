@@ -1,0 +1,168 @@
+"""A study shared by processes: the file of one process, and no process that waits for one that failed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from rank_processes import load_script, run_ranks
+
+import noisekit as nk
+from noisekit.errors import InputError, NonFiniteError
+from noisekit.study import ranks as sharing
+
+SCRIPT = Path(__file__).with_name("study_worker.py")
+worker = load_script(SCRIPT)
+CLOCK = {("/training", "elapsed_time")}
+"""What differs between two runs of anything."""
+
+
+def assert_same(found: xr.DataTree, expected: xr.DataTree) -> None:
+    nodes, others = ({node.path: node for node in tree.subtree} for tree in (found, expected))
+    assert nodes.keys() == others.keys()
+    for path, node in nodes.items():
+        mine, theirs = node.to_dataset(), others[path].to_dataset()
+        assert set(mine.variables) == set(theirs.variables)
+        for name in set(mine.variables) - {name for where, name in CLOCK if where == path}:
+            np.testing.assert_array_equal(mine[name].values, theirs[name].values, err_msg=f"{path} {name}")
+        dated = {"created_at", "history"}
+        assert {k: v for k, v in mine.attrs.items() if k not in dated} == {
+            k: v for k, v in theirs.attrs.items() if k not in dated
+        }
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of one process without any process group."""
+    path = tmp_path_factory.mktemp("alone") / "alone.nc"
+    nk.save_tree(worker.study(None), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The folder with the file of three processes, and what each of them said."""
+    folder = tmp_path_factory.mktemp("shared")
+    return folder, run_ranks(SCRIPT, 3, folder, timeout=120)
+
+
+@pytest.mark.slow
+def test_the_file_is_that_of_one_process(shared: Any, alone: Path) -> None:
+    folder, said = shared
+    assert [own["has a tree"] for own in said] == [True] + [False] * (len(said) - 1)
+    with nk.open_tree(folder / "shared.nc") as found, nk.open_tree(alone) as expected:
+        assert_same(found, expected)
+
+
+@pytest.mark.slow
+def test_what_one_process_cannot_do_is_raised_on_all(shared: Any) -> None:
+    _, said = shared
+    for own in said:
+        assert "training loss is" in own["training"]
+        assert own["prediction"] == "this process alone fails"
+
+
+def command(*words: str, processes: int) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    start = [sys.executable, *(launcher if processes > 1 else []), "-m", "noisekit", "run", "quadratic"]
+    options = ["--steps", "4", "--warmup-steps", "0", "--replicates", "4", "--no-report", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*start, *options], capture_output=True, text=True, check=False, env=environment, timeout=120
+    )
+
+
+@pytest.mark.slow
+def test_the_command_line_under_torchrun(tmp_path: Path) -> None:
+    outputs = {n: tmp_path / f"of{n}.nc" for n in (1, 2)}
+    for n, path in outputs.items():
+        done = command("--output", str(path), processes=n)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("To repeat this") == 1
+        assert done.stderr.count("Predicting and running") == 1
+        assert done.stdout.count("Data:") == 1
+    with nk.open_tree(outputs[2]) as found, nk.open_tree(outputs[1]) as expected:
+        assert_same(found, expected)
+
+
+class Exchange:
+    """Rank 1 of two, of which the other one said ``other``."""
+
+    rank, size = 1, 2
+
+    def __init__(self, other: Any) -> None:
+        self.other = other
+
+    def exchange(self, value: Any) -> list[Any]:
+        return [self.other, value]
+
+
+def test_results_and_errors_of_all() -> None:
+    assert sharing.on_all(Exchange(({"a": 1}, None)), lambda: {"b": 2}) == {"a": 1, "b": 2}
+    assert sharing.from_first(Exchange(({"": 3}, None)), lambda: 4) == 3
+    with pytest.raises(NonFiniteError, match="theirs"):
+        sharing.on_all(Exchange(({}, NonFiniteError("theirs"))), lambda: {"b": 2})
+    with pytest.raises(ZeroDivisionError):
+        sharing.on_all(Exchange(({"a": 1}, None)), lambda: {"b": 1 // 0})
+
+
+def test_an_error_that_cannot_travel_is_told_in_words() -> None:
+    class Local(Exception):
+        """A class that another process cannot find."""
+
+    told: list[Any] = []
+
+    class Listening(Exchange):
+        def exchange(self, value: Any) -> list[Any]:
+            told.append(value[1])
+            return super().exchange(value)
+
+    def work() -> dict[str, int]:
+        raise Local("no")
+
+    with pytest.raises(Local):
+        sharing.on_all(Listening(({}, None)), work)
+    assert type(told[0]) is RuntimeError
+    assert str(told[0]) == "Local: no"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6, 9])
+def test_every_task_has_one_process(size: int) -> None:
+    costs = {"a": 4.0, "b": 4.0, "c": 2.0, "d": 2.0, "e": 1.0, "f": 1.0}
+
+    class Of:
+        def __init__(self, rank: int) -> None:
+            self.rank, self.size = rank, size
+
+    shares = [sharing.share_of(costs, Of(rank)) for rank in range(size)]
+    assert sorted(key for own in shares for key in own) == sorted(costs)
+    loads = [sum(costs[key] for key in own) for own in shares]
+    assert max(loads) <= max(4.0, 14 / size + 1)
+    assert sharing.share_of(costs, None) == list(costs)
+
+
+def test_results_keep_their_numbers_when_they_move() -> None:
+    problem = nk.Quadratic(torch.ones(2, dtype=torch.float64))
+    sde = nk.SGDSDE(problem.gradient, nk.GaussianNoise(scale=0.1), 0.1)
+    solution = nk.integrate(sde, problem.x0, steps=2, keep_state=False, replicates=3)
+    there = sharing.moved(solution, "meta")
+    assert {value.device.type for value in there.statistics.values()} == {"meta"}
+    assert there.diverged.device.type == "meta"
+    assert there.settings == solution.settings
+
+
+def test_where_the_other_processes_are_must_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    with pytest.raises(InputError, match="start the processes with torchrun"), sharing.launched():
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with sharing.launched() as ranks:
+        assert ranks is None
