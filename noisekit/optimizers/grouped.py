@@ -28,7 +28,7 @@ class GroupedOptimizer(Optimizer):
             raise
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"params cannot be optimized ({error}); give model.parameters() or a list of parameter groups."
+                f"params cannot be optimized ({error}); give model.parameters() or parameter groups."
             ) from error
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
