@@ -172,7 +172,7 @@ def test_threads_change_no_number(bowl, monkeypatch):
     config = replace(SMALL, optimizers=("sgd", "adam"), replicates=6)
     results = []
     for cores in (1, 3):
-        monkeypatch.setattr(trajectories, "workers_for", lambda *_, cores=cores: cores)
+        monkeypatch.setattr(trajectories, "workers_for", lambda *_, cores=cores, **__: cores)
         results.append(compare_optimizers(bowl, bowl.x0, config))
     for one, three in zip(*results, strict=True):
         assert torch.equal(one.prediction.observables["loss"], three.prediction.observables["loss"])
