@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from noisekit.errors import InputError
+from noisekit.errors import InputError, NoisekitError
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +78,13 @@ def on_all(ranks: Ranks | None, work: Callable[[], Mapping[Key, Result]]) -> dic
         mine = error
     together: dict[Key, Result] = {}
     errors: list[Exception] = []
-    for other, told in ranks.exchange((found, None if mine is None else _portable(mine))):
+    try:
+        said = ranks.exchange((found, None if mine is None else _portable(mine)))
+    except RuntimeError as error:
+        raise mine or NoisekitError(
+            "Another process of the study ended early; its output says why."
+        ) from error
+    for other, told in said:
         together |= other
         errors += [] if told is None else [told]
     if mine is not None:

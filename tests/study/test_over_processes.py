@@ -15,7 +15,7 @@ import xarray as xr
 from rank_processes import load_script, run_ranks
 
 import noisekit as nk
-from noisekit.errors import InputError, NonFiniteError
+from noisekit.errors import InputError, NoisekitError, NonFiniteError
 from noisekit.study import ranks as sharing
 
 SCRIPT = Path(__file__).with_name("study_worker.py")
@@ -111,6 +111,15 @@ def test_results_and_errors_of_all() -> None:
         sharing.on_all(Exchange(({}, NonFiniteError("theirs"))), lambda: {"b": 2})
     with pytest.raises(ZeroDivisionError):
         sharing.on_all(Exchange(({"a": 1}, None)), lambda: {"b": 1 // 0})
+
+
+def test_a_process_that_is_gone_is_noticed() -> None:
+    class Gone(Exchange):
+        def exchange(self, value: Any) -> list[Any]:
+            raise RuntimeError("Connection closed by peer")
+
+    with pytest.raises(NoisekitError, match="ended early"):
+        sharing.on_all(Gone(None), lambda: {"b": 2})
 
 
 def test_an_error_that_cannot_travel_is_told_in_words() -> None:
