@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from noisekit._typing import GradientFunction, State
 from noisekit.errors import InputError
@@ -13,7 +14,7 @@ from noisekit.noise.base import NoiseModel
 from noisekit.sde.base import Schedule, Substep, averaging_number
 from noisekit.sde.preconditioned import PreconditionedSDE
 from noisekit.sde.second_order import modified_drift
-from noisekit.sde.square_average import advance_square_average, square_noise
+from noisekit.sde.square_average import square_noise
 
 
 class AdamSDE(PreconditionedSDE):
@@ -123,35 +124,46 @@ class AdamSDE(PreconditionedSDE):
             return super().euler_step(state, at)
         x, m, v, u = state["x"], state["m"], state["v"], at.factor
         part = 1 - self.beta1
-        data = self.data_step(x, at)
-        if data is None:
-            gradient, second = self.decayed_moments(x, at)
-            noisy = self.noisy(x, gradient, at)
-        else:
-            second, noisy, gradient = data
         if self.fused:
-            advance_square_average(v, second, noisy, self.one_minus_beta2, at)
-            age = at.position + 1 / at.substeps + at.lead
+            move, unit = self.advance_fused(x, v, at)
+            ratio, root = self._corrections(at.position + 1, at.position + 1 / at.substeps + at.lead)
+            ratio /= math.sqrt(unit)
+            divisor = self.divisor(v, self.eps * root / math.sqrt(unit), at)
+            direction, unit = self._advance_mean(m, move, at)
+            ratio *= unit
         else:
-            age = at.position + 1
-        ratio, root = self._corrections(at.position + 1, age)
-        divisor = torch.sqrt(v, out=at.buffer("work", v)).add_(self.eps * root)
-        if not self.fused:
+            gradient, second = self.decayed_moments(x, at)
+            ratio, root = self._corrections(at.position + 1, at.position + 1)
+            divisor = self.divisor(v, self.eps * root, at)
             v.lerp_(second, self.one_minus_beta2 / at.substeps)
-        # ∇f dt + √(η dt) ζ, over dt.
-        move = gradient if data else self.moving(gradient, noisy, at)
-        direction = m
-        if self.variant == "consistent" and at.substeps == 1:
-            m.lerp_(move, part)
-        elif self.variant != "malladi":
-            ahead = move if self.variant == "consistent" else gradient
-            direction = torch.lerp(m, ahead, part, out=at.buffer("second", x))
+            move = torch.addcmul(gradient, *self.noise_factors(x, at), value=at.root)
+            direction = m
+            if self.variant != "malladi":
+                direction = torch.lerp(m, gradient, part, out=at.buffer("second", x))
         if self.decoupled:
             x.mul_(1 - u * self.decoupled * at.dt)
         x.addcdiv_(direction, divisor, value=-u * ratio * at.dt)
-        if not (self.variant == "consistent" and at.substeps == 1):
+        if not self.fused:
             m.lerp_(move, part / at.substeps)
         return None
+
+    def _advance_mean(self, m: Tensor, move: Tensor, at: Substep) -> tuple[Tensor, float]:
+        """Advance M in place; return the direction M + (1 − β₁)(move − M) and the unit in which it is.
+
+        Inside a step ``m`` holds M over the unit (1 − ρ₁ dt)^{substeps done}, as ``v`` holds V.
+        """
+        part, share = 1 - self.beta1, (1 - self.beta1) / at.substeps
+        if at.substeps == 1:
+            return m.lerp_(move, part), 1.0
+        unit, after = (1 - share) ** at.index, (1 - share) ** (at.index + 1)
+        direction, scale = move, 1.0
+        if self.beta1:
+            scale = self.beta1 * unit
+            direction = torch.add(m, move, alpha=part / scale, out=at.buffer("second", m))
+        m.add_(move, alpha=share / after)
+        if at.index + 1 == at.substeps:
+            m.mul_(after)
+        return direction, scale
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"betas": [self.beta1, self.beta2]}

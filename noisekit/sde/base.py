@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -35,16 +35,19 @@ class Substep:
     lead: float
     normals: Tensor
     draws: Draws
+    dt: float = field(init=False)
+    """The length of the piece in units of t = ηk."""
+    root: float = field(init=False)
+    """√substeps = √(η/dt)."""
 
-    @property
-    def dt(self) -> float:
-        """The length of the piece in units of t = ηk."""
-        return self.learning_rate / self.substeps
+    def __post_init__(self) -> None:
+        self.dt = self.learning_rate / self.substeps
+        self.root = math.sqrt(self.substeps)
 
     @property
     def noise_step(self) -> float:
         """√(η dt), the size of the noise of the piece."""
-        return self.learning_rate / math.sqrt(self.substeps)
+        return self.learning_rate / self.root
 
     def buffer(self, name: str, like: Tensor) -> Tensor:
         """Return an uninitialised tensor shaped as ``like``: fresh memory in every step would cost more.
@@ -112,7 +115,10 @@ class OptimizerSDE(ABC):
         """
 
     def euler_step(self, state: State, at: Substep) -> None:
-        """Advance ``state`` in place by Y ← Y + b dt + √dt noise. Subclasses may fuse it."""
+        """Advance ``state`` in place by Y ← Y + b dt + √dt noise.
+
+        Subclasses may fuse it, and may hold m and v in other units between the substeps of one step.
+        """
         drift, noise = self.terms(state, at)
         root = math.sqrt(at.dt)
         for name in self.state_names:
@@ -151,9 +157,9 @@ class OptimizerSDE(ABC):
         Over one step Σ moves by O(η), which changes V at second order. Where gradient and noise come from the
         same data, one pass over them gives both.
         """
-        known = self.constants_at(x, at)
-        if known.variance is not None:
-            return self.gradient_at(x, at), known.variance
+        known = self.constants_at(x, at).variance
+        if known is not None:
+            return self.gradient_at(x, at), known
         held = at.draws.held
         if at.index > 0 and "variance" in held:
             return self.gradient(x), held["variance"]
@@ -171,13 +177,6 @@ class OptimizerSDE(ABC):
         owner = getattr(self.gradient_function, "__self__", None)
         same = owner is not None and owner is getattr(self.noise, "problem", None)
         return same and hasattr(self.noise, "drift_and_noise")
-
-    def noisy(self, x: Tensor, gradient: Tensor, at: Substep) -> Tensor:
-        """Return ∇f + Σ(x)^{1/2} z in a buffer."""
-        scale, out = self.constants_at(x, at).scale, at.buffer("noisy", x)
-        if scale is None:
-            return torch.add(gradient, self.noise.sqrt_covariance_product(x, at.normals), out=out)
-        return torch.addcmul(gradient, at.normals, scale, out=out)
 
     def constants(self, x: Tensor) -> Constants:
         """Return what does not change along a path, for states like ``x``."""

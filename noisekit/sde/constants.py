@@ -20,8 +20,12 @@ _SOLVABLE = 2000
 
 
 class Constants(NamedTuple):
-    """σ (if Σ is diagonal), diag Σ and 1/√(2 diag Σ) of constant noise; λ of a diagonal quadratic loss."""
+    """1; σ (if Σ is diagonal), diag Σ and 1/√(2 diag Σ) of constant noise; λ of a diagonal quadratic loss.
 
+    Adding a multiple of ``one`` costs less than adding a Python number, which torch wraps in a tensor first.
+    """
+
+    one: Tensor
     scale: Tensor | None = None
     variance: Tensor | None = None
     inverse: Tensor | None = None
@@ -30,7 +34,7 @@ class Constants(NamedTuple):
 
 def constants_of(noise: NoiseModel, gradient: Any, x: Tensor) -> Constants:
     """Return the constants of an equation for states like ``x``; None where something is not constant."""
-    found = Constants()
+    found = Constants(x.new_ones(()))
     if isinstance(noise, (GaussianNoise, StudentTNoise)):
         variance = noise.variance(x[:1])[0]
         floored = variance.clamp(min=1e-30)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +12,7 @@ from noisekit._typing import GradientFunction, State
 from noisekit.errors import InputError, unknown_name
 from noisekit.noise.base import NoiseModel
 from noisekit.sde.base import OptimizerSDE, Schedule, Substep, decay_number
+from noisekit.sde.square_average import advance_square_average
 
 
 class PreconditionedSDE(OptimizerSDE):
@@ -66,31 +66,58 @@ class PreconditionedSDE(OptimizerSDE):
         return gradient.add(x, alpha=self.weight_decay) if self.decay == "l2" else gradient
 
     def decayed_moments(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor]:
-        """Return ∇f, with θx where the decay is of the L2 kind, and what V tends to, in a buffer."""
+        """Return ∇f, with θx where the decay is of the L2 kind, and S, what V tends to, in a buffer."""
         gradient, variance = self.moments(x, at)
         if self.decay == "l2":
             gradient = gradient.add(x, alpha=self.weight_decay)
         if self.variant == "malladi":
             return gradient, variance.expand_as(x)
-        second = at.buffer("second", x)
-        if self.fused and at.substeps == 1:
+        return gradient, torch.addcmul(variance, gradient, gradient, out=at.buffer("second", x))
+
+    def noise_factors(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor]:
+        """Return two tensors with the product ζ = Σ(x)^{1/2} z."""
+        known = self.constants_at(x, at)
+        if known.scale is not None:
+            return at.normals, known.scale
+        return self.noise.sqrt_covariance_product(x, at.normals), known.one
+
+    def advance_fused(self, x: Tensor, v: Tensor, at: Substep) -> tuple[Tensor, float]:
+        """Advance V in place; return ∇f + √substeps ζ, which moves X and M over dt, and the unit of ``v``."""
+        if self.shares_data:
+            second, noisy, move = self.data_step(x, at)
+        else:
+            second, noisy, move = self._separate_step(x, at)
+        return move, advance_square_average(v, second, noisy, self.one_minus_beta2, at)
+
+    def _separate_step(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor, Tensor]:
+        """Return S, ∇f + ζ and ∇f + √substeps ζ in buffers, from a gradient and a noise of their own."""
+        if at.substeps > 1:
+            gradient, second = self.decayed_moments(x, at)
+        else:
             # V moves by the noisy square alone then, and needs no mean.
-            return gradient, second
-        return gradient, torch.addcmul(variance, gradient, gradient, out=second)
+            gradient = self.gradient_at(x, at)
+            if self.decay == "l2":
+                gradient = gradient.add(x, alpha=self.weight_decay)
+        one, other = self.noise_factors(x, at)
+        # ∇f is in the buffer "gradient" where it is in a buffer at all, and is not needed any more.
+        move = at.buffer("gradient", x)
+        if at.substeps == 1:
+            torch.addcmul(gradient, one, other, out=move)
+            return move, move, move
+        noisy = torch.addcmul(gradient, one, other, out=at.buffer("noisy", x))
+        return second, noisy, torch.addcmul(gradient, one, other, value=at.root, out=move)
 
-    def moving(self, gradient: Tensor, noisy: Tensor, at: Substep) -> Tensor:
-        """Return (∇f dt + √(η dt) ζ)/dt from ∇f and ∇f + ζ; ``noisy`` is overwritten."""
-        return noisy if at.substeps == 1 else torch.lerp(gradient, noisy, math.sqrt(at.substeps), out=noisy)
+    def divisor(self, v: Tensor, eps: float, at: Substep) -> Tensor:
+        """Return √V + ε in a buffer."""
+        root = torch.sqrt(v, out=at.buffer("noisy", v))
+        return root.add_(self.constants_at(v, at).one, alpha=eps)
 
-    def data_step(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Return S, ∇f + ζ and (∇f dt + √(η dt) ζ)/dt from one pass over the data, or None.
+    def data_step(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor, Tensor]:
+        """Return S, ∇f + ζ and ∇f + √substeps ζ from one pass over the data of both.
 
-        Where gradient and noise come from the same data, one pass gives their sum as it moves X and M. V
-        needs ∇f and diag Σ apart: these are taken once a step, which changes V at second order in η.
+        V needs ∇f and diag Σ apart: these are taken once a step, which changes V at second order in η.
         """
-        if not (self.fused and self.shares_data):
-            return None
-        root, held = math.sqrt(at.substeps), at.draws.held
+        root, held = at.root, at.draws.held
         if at.index == 0 and at.substeps > 1:
             held["gradient"], _ = self.decayed_moments(x, at)
         move = self.noise.drift_and_noise(x, at.normals, 1.0, root)  # type: ignore[attr-defined]

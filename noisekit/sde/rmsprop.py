@@ -12,7 +12,7 @@ from noisekit.noise.base import NoiseModel
 from noisekit.sde.base import Schedule, Substep, averaging_number
 from noisekit.sde.preconditioned import PreconditionedSDE
 from noisekit.sde.second_order import modified_drift
-from noisekit.sde.square_average import advance_square_average, square_noise
+from noisekit.sde.square_average import square_noise
 
 
 class RMSpropSDE(PreconditionedSDE):
@@ -95,23 +95,19 @@ class RMSpropSDE(PreconditionedSDE):
         x, v, u = state["x"], state["v"], at.factor
         if self.order == 2:
             return super().euler_step(state, at)
-        data = self.data_step(x, at)
-        if data is None:
-            gradient, second = self.decayed_moments(x, at)
-            noisy = self.noisy(x, gradient, at)
-        else:
-            second, noisy, gradient = data
         if self.fused:
-            advance_square_average(v, second, noisy, self.one_minus_beta2, at)
-            divisor = torch.sqrt(v, out=at.buffer("work", v)).add_(self.eps)
+            move, unit = self.advance_fused(x, v, at)
+            scale = math.sqrt(unit)
+            divisor = self.divisor(v, self.eps / scale, at)
         else:
-            divisor = torch.sqrt(v, out=at.buffer("work", v)).add_(self.eps)
+            gradient, second = self.decayed_moments(x, at)
+            move = torch.addcmul(gradient, *self.noise_factors(x, at), value=at.root)
+            divisor = self.divisor(v, self.eps, at)
             v.lerp_(second, self.one_minus_beta2 / at.substeps)
-        # ∇f dt + √(η dt) ζ, over dt.
-        move = gradient if data else self.moving(gradient, noisy, at)
+            scale = 1.0
         if self.decoupled:
             x.mul_(1 - u * self.decoupled * at.dt)
-        x.addcdiv_(move, divisor, value=-u * at.dt)
+        x.addcdiv_(move, divisor, value=-u * at.dt / scale)
         return None
 
     def settings(self) -> dict[str, Any]:

@@ -121,4 +121,5 @@ class SignSGDSDE(OptimizerSDE):
 def deviation_of_signs(mean: Tensor, at: Substep) -> Tensor:
     """Return √(1 − E²), the standard deviation of a sign with mean E, in a buffer."""
     out = at.buffer("deviation", mean)
-    return torch.addcmul(mean.new_ones(()), mean, mean, value=-1, out=out).clamp_(min=0).sqrt_()
+    one = mean.new_ones(()) if at.draws.constants is None else at.draws.constants.one
+    return torch.addcmul(one, mean, mean, value=-1, out=out).clamp_(min=0).sqrt_()
