@@ -1,45 +1,48 @@
 """What noisekit does on a GPU: trainings recorded, limits measured, promises checked. One command:
 
     python scripts/gpu_study                          # all parts, into data/gpu_runs/
+    python scripts/gpu_study --budget 9               # what fits into nine minutes; again for the rest
     python scripts/gpu_study resnet gpt --minutes 4   # two of them, each stopped after four minutes
     python scripts/gpu_study --smoke --out /tmp/x     # every part at a toy size, on the CPU
 
-A part that has written its file is not run again, so the command can be repeated until all are there. See
-README.md beside this file for what each part writes.
+What a part has found is kept, so the command can be repeated until all is there. See README.md beside this
+file for what each part writes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-import torch
-from benchmarks import measure_integrate, measure_recorder
-from checks import check_promises
-from settings import Settings
-from training import train_gpt, train_resnet
-from truth import run_truth_study
+from carried import use_carried
 
-PARTS: dict[str, tuple[str, Callable[[Settings, Path], None]]] = {
-    "checks": ("checks.json", check_promises),
-    "integrate": ("integrate.json", measure_integrate),
-    "recorder": ("recorder.json", measure_recorder),
-    "resnet": ("fashion-resnet.nc", train_resnet),
-    "gpt": ("shakespeare-gpt-10m.nc", lambda settings, path: train_gpt(settings, path, "10m")),
-    "gpt-100m": ("shakespeare-gpt-100m.nc", lambda settings, path: train_gpt(settings, path, "100m")),
-    "truth": ("truth.nc", run_truth_study),
+PARTS = {
+    "checks": ("checks.json", "checks", "check_promises"),
+    "integrate": ("integrate.json", "benchmarks", "measure_integrate"),
+    "recorder": ("recorder.json", "benchmarks", "measure_recorder"),
+    "gpt": ("shakespeare-gpt-10m.nc", "training", "train_small_gpt"),
+    "resnet": ("fashion-resnet.nc", "training", "train_resnet"),
+    "gpt-100m": ("shakespeare-gpt-100m.nc", "training", "train_large_gpt"),
+    "truth": ("truth.nc", "truth", "run_truth_study"),
 }
-"""Name: the file it writes, and what writes it; the quick ones first."""
+"""Name: the file it writes, and what writes it; what is worth most first."""
+LEAST_MINUTES = 0.75
+"""What must be left of the budget for a part to begin."""
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="gpu_study", description="Record, measure and check on a GPU.")
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all if none is named")
     parser.add_argument("--minutes", type=float, default=8.0, help="most minutes a part may take")
+    parser.add_argument("--budget", type=float, default=1e6, help="most minutes that all of them may take")
     parser.add_argument("--out", type=Path, default=Path("data/gpu_runs"), help="folder to write to")
+    parser.add_argument("--wheels", type=Path, default=Path("wheels"), help="folder of packages to carry")
     parser.add_argument("--device", default="cuda", help="device to run on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="toy sizes on the CPU")
@@ -47,31 +50,51 @@ def arguments() -> argparse.Namespace:
     unknown = [part for part in given.parts if part not in PARTS]
     if unknown:
         parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
-    if not given.smoke and given.device.startswith("cuda") and not torch.cuda.is_available():
-        parser.error("torch sees no GPU; give --smoke to test the script on the CPU")
     return given
 
 
 def main() -> int:
+    begin = time.monotonic()
     given = arguments()
+    for name in use_carried(given.wheels):
+        print(f"using {name}", flush=True)
+    settings = import_module("settings")
+    why = settings.why_not(given.device, smoke=given.smoke)
+    if why:
+        print(f"gpu_study: {why}", file=sys.stderr)
+        return 2
     given.out.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cpu" if given.smoke else given.device)
-    failed = []
+    left = []
     for part in given.parts or PARTS:
-        name, run = PARTS[part]
+        name, module, function = PARTS[part]
         path = given.out / name
-        if path.exists():
+        if is_complete(path):
             print(f"{part}: {path} is there", flush=True)
             continue
-        start = time.monotonic()
-        settings = Settings(device, given.seed, given.smoke, start + 60 * given.minutes)
+        start, end = time.monotonic(), begin + 60 * given.budget
+        if end - start < 60 * LEAST_MINUTES:
+            left.append(f"{part} (not begun)")
+            continue
+        deadline = min(start + 60 * given.minutes, end)
         try:
-            run(settings, path)
+            run: Any = getattr(import_module(module), function)
+            run(settings.of(given.device, given.seed, smoke=given.smoke, deadline=deadline), path)
             print(f"{part}: {time.monotonic() - start:.0f} s", flush=True)
+        except TimeoutError as error:
+            left.append(f"{part} ({error})")
         except Exception as error:  # the parts after this one are worth having
-            failed.append(part)
-            print(f"{part} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-    return 1 if failed else 0
+            left.append(f"{part} ({type(error).__name__}: {error})")
+            traceback.print_exc()
+    for line in left:
+        print(f"left: {line}", file=sys.stderr, flush=True)
+    return 1 if left else 0
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a part has nothing left to do."""
+    if not path.exists() or path.suffix != ".json":
+        return path.exists()
+    return bool(json.loads(path.read_text(encoding="utf-8")).get("complete"))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from settings import Settings, write_json
+from settings import Findings, Settings
 from training import GPT_SIZES, gpt, seeded
 
 import noisekit as nk
@@ -15,33 +18,43 @@ from noisekit.problems.datasets import shakespeare
 from noisekit.problems.gpt import next_token_loss
 
 EQUATIONS = {"SGD": nk.SGDSDE, "SignSGD": nk.SignSGDSDE, "RMSprop": nk.RMSpropSDE, "Adam": nk.AdamSDE}
-FUSED = ("SGD", "SignSGD")
 SUBSTEPS, SHORT, LONG = 8, 10, 60
+INSTRUCTIONS = {"SGD": 48.4, "SignSGD": 80.8, "RMSprop": 74.6, "Adam": 79.7}
+"""Of the loop of the fused kernel, a path·coordinate·substep, as Triton 3.6 compiles it for sm_90."""
 
 
 def measure_integrate(settings: Settings, path: Path) -> None:
     """Path·coordinate·substeps per second of a diagonal quadratic with Gaussian noise, float32.
 
-    The time of ``SHORT`` steps is taken from that of ``LONG``, so that only the loop counts. The limit is
-    that of a substep which did nothing but read and write x once at the speed of a copy.
+    The time of ``SHORT`` steps is taken from that of ``LONG``, so that only the loop counts. One limit is
+    that of a substep which did nothing but read and write x once at the speed of a copy; the other, for the
+    kernel, that every lane of the GPU does one of its instructions a cycle of the fastest clock.
     """
-    bandwidth = copy_bandwidth(settings)
-    limit = bandwidth / 8
-    found = []
+    found = Findings(settings, path, "integrate")
+    found.add({"optimizer": "copy"}, lambda: {"bytes_per_second": copy_bandwidth(settings)})
+    limit = next((row["bytes_per_second"] for row in found.rows if "bytes_per_second" in row), math.nan) / 8
     shapes = [(8, 64)] if settings.smoke else [(1000, 65_536), (10_000, 4096), (100_000, 256)]
     for coordinates, paths in shapes:
-        problem = nk.Quadratic(torch.linspace(0.5, 1.5, coordinates, device=settings.device))
         for name, equation in EQUATIONS.items():
-            sde = equation(problem.gradient, nk.GaussianNoise(scale=0.1), 1e-3)
-            for fused in (False, True) if name in FUSED else (False,):
-                if settings.late:
-                    break
-                rate = speed(settings, sde, coordinates, paths, fused=fused)
-                found.append(
-                    {"optimizer": name, "fused": fused, "coordinates": coordinates, "paths": paths}
-                    | {"per_second": rate, "of_copy_limit": rate / limit}
-                )
-    write_json(path, settings.facts() | {"copy_bytes_per_second": bandwidth, "integrate": found})
+            for fused in (True, False):
+
+                def find(
+                    name: str = name,
+                    equation: Any = equation,
+                    fused: bool = fused,
+                    coordinates: int = coordinates,
+                    paths: int = paths,
+                ) -> dict[str, Any]:
+                    problem = nk.Quadratic(torch.linspace(0.5, 1.5, coordinates, device=settings.device))
+                    sde = equation(problem.gradient, nk.GaussianNoise(scale=0.1), 1e-3)
+                    rate = speed(settings, sde, coordinates, paths, fused=fused)
+                    row = {"per_second": rate, "of_copy_limit": rate / limit}
+                    most = lane_cycles(settings) / INSTRUCTIONS[name]
+                    return row | ({"of_instruction_limit": rate / most} if fused and most else {})
+
+                what = {"optimizer": name, "fused": fused, "coordinates": coordinates, "paths": paths}
+                found.add(what, find)
+    found.end()
 
 
 def speed(settings: Settings, sde: Any, coordinates: int, paths: int, *, fused: bool) -> float:
@@ -65,14 +78,26 @@ def copy_bandwidth(settings: Settings) -> float:
     return 2 * source.nbytes / settings.seconds(lambda: target.copy_(source))
 
 
+def lane_cycles(settings: Settings) -> float:
+    """Return the lanes of the GPU times its fastest clock, 1/s; 0 where nothing tells them."""
+    query = ["nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits"]
+    if not settings.on_gpu or shutil.which(query[0]) is None:
+        return 0.0
+    told = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
+    if not told or not told[0].isdigit():
+        return 0.0
+    return torch.cuda.get_device_properties(settings.device).multi_processor_count * 128 * 1e6 * int(told[0])
+
+
 def measure_recorder(settings: Settings, path: Path) -> None:
     """Time and memory of a recorded training step of a GPT beside a plain one, bf16, batch 64.
 
     "everything" records squared norms, variances, coordinates, sketch and the Gram matrix of every step.
     """
-    sizes = ["smoke"] if settings.smoke else ["10m", "100m"]
-    found = [recorder_costs(settings, size) for size in sizes if not settings.late]
-    write_json(path, settings.facts() | {"recorder": found})
+    found = Findings(settings, path, "recorder")
+    for size in ("smoke",) if settings.smoke else ("100m", "10m"):
+        found.add({"model": size}, lambda size=size: recorder_costs(settings, size))
+    found.end()
 
 
 def recorder_costs(settings: Settings, size: str) -> dict[str, Any]:

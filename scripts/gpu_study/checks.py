@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from settings import Settings, write_json
+from settings import Findings, Settings
 from training import GPT_SIZES, gpt, seeded
 
 import noisekit as nk
@@ -16,21 +16,24 @@ from noisekit.problems.datasets import shakespeare
 from noisekit.problems.gpt import next_token_loss
 
 D = 50
+NOISE = nk.GaussianNoise(scale=0.1)
 ADAM = {"betas": (0.9, 0.99)}
 
 
 def check_promises(settings: Settings, path: Path) -> None:
     """Run every check and write what was found; raise where a promise does not hold."""
-    found = {name: check(settings) for name, check in CHECKS.items()}
-    write_json(path, settings.facts() | {"checks": found})
-    broken = [name for name, result in found.items() if not result["holds"]]
+    found = Findings(settings, path, "checks")
+    for name, check in CHECKS.items():
+        found.add({"check": name}, lambda check=check: check(settings))
+    found.end()
+    broken = [row["check"] for row in found.rows if not row["holds"]]
     if broken:
         raise AssertionError(f"does not hold on {settings.device}: {', '.join(broken)}")
 
 
 def equations(settings: Settings) -> dict[str, Any]:
     problem = nk.Quadratic(torch.linspace(0.5, 1.5, D, device=settings.device))
-    gaussian, heavy = nk.GaussianNoise(scale=0.1), nk.StudentTNoise(scale=0.1, df=4.0)
+    gaussian, heavy = NOISE, nk.StudentTNoise(scale=0.1, df=4.0)
     return {
         "SGD": nk.SGDSDE(problem.gradient, gaussian, 0.01),
         "SignSGD": nk.SignSGDSDE(problem.gradient, heavy, 0.01),
@@ -53,7 +56,7 @@ def simulated(settings: Settings, steps: int, replicates: int = 300) -> nk.Solut
         torch.ones(D, device=settings.device),
         steps=steps,
         replicates=replicates,
-        noise=nk.GaussianNoise(scale=0.1),
+        noise=NOISE,
         save_every=steps,
         seed=settings.seed,
     )
@@ -102,13 +105,21 @@ def same_numbers_of_fewer(settings: Settings) -> dict[str, Any]:
 def fused_kernel(settings: Settings) -> dict[str, Any]:
     """The kernel takes the steps that the CPU takes with the same normals; paths that leave are counted."""
     gaps = {}
-    problem = nk.Quadratic(torch.linspace(0.5, 1.5, D))
-    for name, kind in (("SGD", nk.SGDSDE), ("SignSGD", nk.SignSGDSDE)):
+    hessian = torch.linspace(0.5, 1.5, D)
+    kinds: dict[str, Callable[[Any], Any]] = {
+        "SGD": lambda gradient: nk.SGDSDE(gradient, NOISE, 0.01),
+        "SignSGD": lambda gradient: nk.SignSGDSDE(gradient, NOISE, 0.01),
+        "RMSpropW": lambda gradient: nk.RMSpropSDE(gradient, NOISE, 0.01, 0.9, weight_decay=0.1),
+    }
+    for variant in ("consistent", "published", "malladi"):
+        kinds[f"AdamW, {variant}"] = lambda gradient, variant=variant: nk.AdamSDE(
+            gradient, NOISE, 0.01, (0.8, 0.9), weight_decay=0.1, variant=variant
+        )
+    for name, equation in kinds.items():
         for substeps in (1, 2, 4, 8):
             found = []
             for device in (torch.device("cpu"), settings.device):
-                curved = nk.Quadratic(problem.hessian.to(device))
-                sde = kind(curved.gradient, nk.GaussianNoise(scale=0.1), 0.01)
+                sde = equation(nk.Quadratic(hessian.to(device)).gradient)
                 options: dict[str, Any] = {"steps": 20, "substeps": substeps, "save_every": 10}
                 x0 = torch.ones(D, device=device)
                 solution = nk.integrate(sde, x0, replicates=300, seed=1, fused=True, **options)
@@ -119,7 +130,7 @@ def fused_kernel(settings: Settings) -> dict[str, Any]:
     steep = nk.Quadratic(torch.full((D,), 20.0, device=settings.device))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the instability that is wanted here
-        sde = nk.SGDSDE(steep.gradient, nk.GaussianNoise(scale=0.1), 0.2)
+        sde = nk.SGDSDE(steep.gradient, NOISE, 0.2)
     left = nk.integrate(sde, far, steps=2, substeps=1, replicates=300, fused=True).diverged >= 0
     counted = left.nonzero().flatten().tolist() == [7]
     return {"holds": counted and all(gap < 1e-4 for gap in gaps.values()), "gaps": gaps, "counted": counted}

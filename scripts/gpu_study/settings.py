@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-
-from noisekit.results.provenance import git_commit, versions
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class Settings:
 
     def facts(self) -> dict[str, Any]:
         """Return what the numbers depend on."""
+        # Only here, so that what is missing on a machine is said in a sentence before.
+        from noisekit.results.provenance import git_commit, versions
+
         known: dict[str, Any] = {"versions": versions(), "git_commit": git_commit(), "seed": self.seed}
         known["device"] = torch.cuda.get_device_name(self.device) if self.on_gpu else "cpu"
         known["smoke"] = self.smoke
@@ -60,9 +64,56 @@ class Settings:
         return known
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` to a temporary name, then rename it."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
-    print(json.dumps(content, indent=1), flush=True)
+def of(device: str, seed: int, *, smoke: bool, deadline: float) -> Settings:
+    """Return the settings of a part."""
+    return Settings(torch.device("cpu" if smoke else device), seed, smoke, deadline)
+
+
+def why_not(device: str, *, smoke: bool) -> str:
+    """Return why nothing can run here; nothing if it can."""
+    if not smoke and device.startswith("cuda") and not torch.cuda.is_available():
+        return "torch sees no GPU; give --smoke to test the script on the CPU"
+    missing = [name for name in ("h5netcdf", "statsmodels", "sklearn", "xarray") if find_spec(name) is None]
+    if missing:
+        return f"{', '.join(missing)} cannot be imported; carry the wheels that README.md names, see --wheels"
+    return ""
+
+
+class Findings:
+    """Rows of a JSON file, each written when it is found; a part that runs again goes on with the rest."""
+
+    def __init__(self, settings: Settings, path: Path, name: str) -> None:
+        self.settings, self.path, self.name = settings, path, name
+        self.rows: list[dict[str, Any]] = []
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            self.rows = [row for row in found[name] if "error" not in row]
+
+    def add(self, what: dict[str, Any], find: Callable[[], dict[str, Any]]) -> None:
+        """Find the row called ``what`` if it is not there; what goes wrong is written in its place."""
+        if any(what.items() <= row.items() for row in self.rows):
+            return
+        if self.settings.late:
+            raise TimeoutError("the time was up; run it again for the rest")
+        try:
+            row = what | find()
+        except Exception as error:
+            traceback.print_exc()
+            row = what | {"error": f"{type(error).__name__}: {error}"[:2000]}
+        self.rows.append(row)
+        self.write()
+        print(json.dumps(row), flush=True)
+
+    def end(self) -> None:
+        """Say that no row is missing, or raise RuntimeError where one went wrong."""
+        wrong = [row["error"] for row in self.rows if "error" in row]
+        if wrong:
+            raise RuntimeError(f"{len(wrong)} of {len(self.rows)} went wrong, the first: {wrong[0][:200]}")
+        self.write(complete=True)
+
+    def write(self, *, complete: bool = False) -> None:
+        """Write all rows to a temporary name, then rename it."""
+        content = self.settings.facts() | {"complete": complete, self.name: self.rows}
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(part, self.path)

@@ -66,8 +66,18 @@ def train_resnet(settings: Settings, path: Path) -> None:
     train("fashion-resnet", model, functional.cross_entropy, data, run, settings, path)
 
 
+def train_small_gpt(settings: Settings, path: Path) -> None:
+    """Train a character GPT of 10 million parameters on Shakespeare by AdamW."""
+    train_gpt(settings, path, "10m")
+
+
+def train_large_gpt(settings: Settings, path: Path) -> None:
+    """Train a character GPT of 85 million parameters on Shakespeare by AdamW."""
+    train_gpt(settings, path, "100m")
+
+
 def train_gpt(settings: Settings, path: Path, size: str) -> None:
-    """Train a character GPT of 10 or 100 million parameters on Shakespeare by AdamW."""
+    """Train a GPT of one of the sizes."""
     shape, run = GPT_SIZES["smoke" if settings.smoke else size]
     data = shakespeare(context=shape.context, n_samples=shape.n_samples)
     model = seeded(settings.seed, lambda: gpt(shape, data.n_classes))
@@ -95,8 +105,6 @@ def train(
     path: Path,
 ) -> None:
     """Train ``model`` with the recorder on, until the last step or the deadline, and write the file."""
-    import h5netcdf  # noqa: F401 - found missing before the training, not after it
-
     device = settings.device
     model = model.to(device)
     inputs, targets = data.inputs.to(device), data.targets.to(device)
