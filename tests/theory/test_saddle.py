@@ -70,14 +70,34 @@ def test_signs_escape_under_infinite_variance():
 
 def test_small_distance_is_diffusion():
     # Without curvature the exit time from (−a, a) is a²/s², s² = ησ² per unit of time.
-    assert escape_time("sgd", -1e-6, [4.0], 0.01, distance=0.1) == pytest.approx(
-        0.1**2 / (0.01 * 4.0) / 0.01, rel=1e-3
+    assert escape_time("sgd", -1e-6, [4.0], 1e-5, distance=0.1) == pytest.approx(
+        0.1**2 / (1e-5 * 2.0) ** 2, rel=1e-3
     )
-    # Far out against the noise it is (1/k)(log z + (γ + 2 log 2)/2), z = a√k/s.
-    far = (math.log(1e5 / (math.sqrt(0.1) * 1e-150)) + 0.5772157 / 2 + math.log(2)) / 0.1
+    # Far out against the noise it is (1/k)(log z + (γ + 2 log 2)/2), z = a√k/s; a step multiplies x by 1.1.
+    k = math.log(1.1) / 0.1
+    s = math.sqrt(0.1**2 * 1e-300 * 2 * k / (1.1**2 - 1))
+    far = (math.log(1e5 * math.sqrt(k) / s) + 0.5772157 / 2 + math.log(2)) / math.log(1.1)
     assert escape_time("sgd", -1.0, [1e-300], 0.1, distance=1e5) == pytest.approx(far, rel=1e-6)
     assert escape_time("signsgd", -1.0, [0.0], 0.01, distance=0.1) == math.inf
     assert escape_time("sgd", -1.0, [0.0], 0.01, distance=0.1) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("curvature", "variance", "lr", "distance", "momentum"),
+    [
+        (-1e-3, 1.0, 0.005, 0.5, 0.9),  # diffusion: without the mean free paths 1.8 times too short
+        (-0.2, 0.7225, 0.005, 0.5, 0.9),
+        (-0.5, 0.25, 0.001, 0.3, 0.98),
+        (-1.0, 1.0, 0.05, 0.5, 0.0),
+        (-1.0, 0.0025, 0.005, 0.3, 0.9),  # drift
+    ],
+)
+def test_steps_overshoot_and_momentum_lags(curvature, variance, lr, distance, momentum):
+    expected = escape_time("sgd", curvature, [variance], lr, distance=distance, momentum=momentum)
+    draw = gaussian_draw([[variance]])
+    steps = int(12 * expected) + 50
+    found = mean_first_passage("sgd", curvature, draw, lr, distance, steps, momentum=momentum)
+    assert found == pytest.approx(expected, rel=0.045)  # 4,000 runs know it to 1.5 %
 
 
 def test_bad_input():
