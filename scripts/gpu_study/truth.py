@@ -29,8 +29,7 @@ def run_truth_study(settings: Settings, path: Path) -> None:
     cells, archive = path.with_suffix(".cells"), path.with_suffix(".cells.zip")
     unpack(archive, cells)
     command += ["--output", str(path), "--cells", str(cells), "--device", settings.device.type]
-    # In a session of its own, so that its workers end with it.
-    study = subprocess.Popen([*command, "--workers", str(WORKERS)], start_new_session=True)
+    study = subprocess.Popen([*command, "--workers", str(WORKERS)])
     try:
         while study.poll() is None:
             if settings.late:
@@ -40,8 +39,13 @@ def run_truth_study(settings: Settings, path: Path) -> None:
             time.sleep(5)
     finally:
         if study.poll() is None:
-            os.killpg(study.pid, signal.SIGTERM)
-            study.wait()
+            # Interrupted, it ends its workers and removes what they have half written.
+            study.send_signal(signal.SIGINT)
+            try:
+                study.wait(20)
+            except subprocess.TimeoutExpired:
+                study.kill()
+                study.wait()
         pack(cells, archive)
     if study.returncode:
         raise RuntimeError(f"noisekit study ended with {study.returncode}")
