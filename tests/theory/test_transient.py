@@ -60,6 +60,21 @@ def test_moments_follow_the_simulated_optimizer(name, hyper, tolerance):
     np.testing.assert_allclose(law.variance[late], variances[late], rtol=0.1)
 
 
+@pytest.mark.parametrize("name", ["sgd", "signsgd", "adam"])
+def test_negative_controls_fail_the_same_check(name):
+    _, variances, _ = simulated_moments(name, 0.02, 200, every=100, replicates=4096)
+    controls = {
+        "right": NOISE,
+        "twice the covariance": 2 * NOISE,
+        "isotropic noise of the same trace": np.eye(3) * np.trace(NOISE) / 3,
+        "η² for η": 0.02 * NOISE,
+    }
+    for control, noise in controls.items():
+        law = transient_law(name, HESSIAN, noise, 0.02, x0=START, steps=200, save_every=100)
+        error = np.abs(law.variance[1:] / variances[1:] - 1).max()
+        assert (error < 0.1) == (control == "right"), (control, error)
+
+
 def test_far_out_the_second_moment_takes_the_noise_away():
     # Adam's m/√v is nearly 1 there whatever the gradient: with √(E v) the variance is 20 times too large.
     start = np.array([6.0, -5.0, 4.0])
