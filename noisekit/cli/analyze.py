@@ -27,6 +27,8 @@ class Analyze(Command):
     """Print what the gradient noise in a data file is: its size, its law and its tails.
 
     A file that was only recorded, by `collect` or by a recorder of your own, is fitted first.
+
+    Example: noisekit analyze record.nc
     """
 
     file: File

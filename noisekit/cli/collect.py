@@ -18,6 +18,8 @@ class Collect(Command):
     """Train a network with the recorder on and keep what it saw, without fitting or predicting anything.
 
     Writes one data file for `analyze`, `predict`, `report` and `export`.
+
+    Example: noisekit collect digits-mlp --output record.nc
     """
 
     problem: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROBLEM")]

@@ -25,9 +25,15 @@ class Compare(Command):
     """Print how far the SDE's prediction is from real runs, for each optimizer in the files.
 
     Of two files, the paths of the first are also set beside the runs of the second.
+
+    Example: noisekit compare digits.nc
     """
 
-    files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE …")]
+    files: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="FILE …", help_behavior_hint="(required)"),
+    ]
     """Data files that noisekit wrote."""
     tolerance: float | None = None
     """Largest mean relative gap that counts as agreement, to judge anew; files were judged at 0.05."""

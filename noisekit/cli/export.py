@@ -13,7 +13,10 @@ from noisekit.cli.command import Command, File, print_json
 
 @dataclass(frozen=True)
 class Export(Command):
-    """Write a data file in another format: csv and parquet make a folder of tables."""
+    """Write a data file in another format: csv and parquet make a folder of tables.
+
+    Example: noisekit export record.nc --to csv
+    """
 
     file: File
     """A data file that noisekit wrote."""

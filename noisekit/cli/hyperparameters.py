@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from noisekit.errors import InputError, unknown_name
 
@@ -27,7 +29,9 @@ class OptimizerOptions:
     """Learning rate; --lr for short."""
     batch_size: int | None = None
     """Samples in a minibatch; as many as were recorded if not given."""
-    betas: tuple[float, float] | None = None
+    betas: Annotated[
+        tuple[float, float] | None, tyro.conf.arg(metavar="FLOAT FLOAT", help_behavior_hint="")
+    ] = None
     """Averaging factors of adam and adamw; 0.9 0.999 if not given."""
     beta: float | None = None
     """Averaging factor of rmsprop, which torch calls alpha; 0.99 if not given."""

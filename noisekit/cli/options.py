@@ -55,10 +55,13 @@ def check_words(name: str, command: type, words: Sequence[str]) -> None:
         option = named[key]
         given.add(option.name)
         _check_values(name, key, option, _values(option, equals, value, rest))
-    for option in options:
-        if option.required and not option.positional and option.name not in given:
-            raise InputError(f"noisekit {name} needs {option.name}; see noisekit {name} --help.")
-    _check_places(name, [o for o in options if o.positional], places)
+    places_of = [o for o in options if o.positional]
+    missing = [o.name for o in options if o.required and not o.positional and o.name not in given]
+    missing += [f"a {o.name}" for o in [o for o in places_of if o.required][places:]]
+    if missing:
+        needed = ", ".join(missing[:-1]) + " and " + missing[-1] if len(missing) > 1 else missing[0]
+        raise InputError(f"noisekit {name} needs {needed}; see noisekit {name} --help.")
+    _check_places(name, places_of, places)
 
 
 def _values(option: Option, equals: str, value: str, rest: list[str]) -> list[str]:
@@ -93,10 +96,6 @@ def _check_values(name: str, key: str, option: Option, values: Sequence[str]) ->
 
 
 def _check_places(name: str, positional: Sequence[Option], count: int) -> None:
-    needed = sum(option.required for option in positional)
-    if count < needed:
-        what = positional[count].name
-        raise InputError(f"noisekit {name} needs a {what}; see noisekit {name} --help.")
     if count > len(positional) and not any(option.many for option in positional):
         most = f"takes one {positional[0].name}" if positional else "takes no such word"
         raise InputError(f"noisekit {name} {most}, and {count} words came that are no options.")

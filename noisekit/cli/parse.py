@@ -72,8 +72,14 @@ def parse(arguments: Sequence[str]) -> Command:
         raise InputError(
             f"noisekit begins with a command, and {arguments[0]} is none; see noisekit --help for them."
         )
+    listed = arguments[0] in ("--help", "-h")
     choices = tuple(
-        Annotated[command, tyro.conf.subcommand(name, prefix_name=False)]
+        Annotated[
+            command,
+            tyro.conf.subcommand(
+                name, prefix_name=False, description=_first_sentence(command) if listed else None
+            ),
+        ]
         for name, command in COMMANDS.items()
     )
     for command in COMMANDS.values():
@@ -93,6 +99,11 @@ def parse(arguments: Sequence[str]) -> Command:
             raise
         words = " ".join(said.getvalue().translate({ord(c): " " for c in "╭╮╰╯│─"}).split())
         raise InputError(f"noisekit {arguments[0]}: {words}") from None
+
+
+def _first_sentence(command: type[Command]) -> str:
+    """Return what the list of commands says of one."""
+    return (command.__doc__ or "").partition("\n\n")[0]
 
 
 def _long(word: str) -> str:

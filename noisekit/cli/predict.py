@@ -27,18 +27,20 @@ class Predict(Command):
 
     The loss that the noise keeps up, how long the way there is, whether it is stable, whether theory
     applies, and which batch and hyper-parameters to try.
+
+    Example: noisekit predict record.nc --optimizer adamw --lr 1e-3 --batch-size 64
     """
 
     file: File
     """A data file that noisekit wrote, best with `collect` or `run`."""
-    settings: tyro.conf.OmitArgPrefixes[OptimizerOptions]
+    optimizer: tyro.conf.OmitArgPrefixes[OptimizerOptions]
     sharpness: float | None = None
     """Largest curvature of the loss, if you know it better than the file."""
     seed: int | None = None
     """Which run to read in a file that joins runs of several seeds."""
 
     def run(self) -> int:
-        options = self.settings.given()
+        options = self.optimizer.given()
 
         from noisekit.results.io import open_tree
         from noisekit.study import predict
@@ -46,9 +48,9 @@ class Predict(Command):
         with open_tree(self.file) as tree:
             found = predict(
                 one_run(tree, self.seed, self.file),
-                self.settings.optimizer,
-                learning_rate=self.settings.learning_rate,
-                batch_size=self.settings.batch_size,
+                self.optimizer.optimizer,
+                learning_rate=self.optimizer.learning_rate,
+                batch_size=self.optimizer.batch_size,
                 sharpness=self.sharpness,
                 **options,
             )

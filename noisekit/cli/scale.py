@@ -23,13 +23,15 @@ class Scale(Command):
     """Print the hyper-parameters for a batch that is so many times as large, by each rule, and why.
 
     With a data file, it also says whether the noise dominates there, as the rules assume.
+
+    Example: noisekit scale --optimizer adamw --lr 1e-3 --batch-ratio 4
     """
 
     file: Annotated[
         Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")
     ] = None
     """A data file whose noise says whether the rules apply."""
-    settings: tyro.conf.OmitArgPrefixes[OptimizerOptions]
+    optimizer: tyro.conf.OmitArgPrefixes[OptimizerOptions]
     batch_ratio: float
     """New batch size over the old one; below 1 for a smaller batch."""
     preset: str | None = None
@@ -40,26 +42,26 @@ class Scale(Command):
     """Which run to read in a file that joins runs of several seeds."""
 
     def run(self) -> int:
-        given = self.settings.in_torch_names(steps=self.steps, batch_size=self.settings.batch_size)
+        given = self.optimizer.in_torch_names(steps=self.steps, batch_size=self.optimizer.batch_size)
 
         from noisekit.study.rescaling import PRESETS, rescalings
 
         if self.preset is not None and self.preset not in PRESETS:
             raise unknown_name("preset", self.preset, PRESETS)
-        found = rescalings(self.settings.optimizer, given, self.batch_ratio)
+        found = rescalings(self.optimizer.optimizer, given, self.batch_ratio)
         if self.preset is not None:
             found = tuple(row for row in found if row.preset == self.preset)
             if not found:
+                name = self.optimizer.optimizer
                 raise InputError(
-                    f"The preset {self.preset} is for adaptive optimizers; {self.settings.optimizer} has sde "
-                    "and sqrt."
+                    f"The preset {self.preset} is for adaptive optimizers; {name} has sde and sqrt."
                 )
             if found[0].refused:
                 raise InputError(found[0].refused)
         regime = self._regime() if self.file is not None else []
         if self.json:
             variants = [asdict(row) for row in found]
-            head = {"optimizer": self.settings.optimizer, "batch_ratio": self.batch_ratio}
+            head = {"optimizer": self.optimizer.optimizer, "batch_ratio": self.batch_ratio}
             print_json({**head, "hyperparameters": given, "variants": variants, "regime": regime})
             return 0
         self._print(given, found)
@@ -68,7 +70,7 @@ class Scale(Command):
         return 0
 
     def _print(self, given: dict[str, Any], found: tuple[Rescaling, ...]) -> None:
-        print(f"{self.settings.optimizer}, a batch {number(self.batch_ratio)} times as large (δ)\n")
+        print(f"{self.optimizer.optimizer}, a batch {number(self.batch_ratio)} times as large (δ)\n")
         table = [["", "now", *(row.preset for row in found)]]
         for key, value in given.items():
             new = [number(row.hyperparameters[key]) if row.hyperparameters else "—" for row in found]
@@ -92,11 +94,11 @@ class Scale(Command):
 
         assert self.file is not None
         lines = []
-        name, options = self.settings.optimizer, self.settings.given()
-        options["learning_rate"] = self.settings.learning_rate
+        name, options = self.optimizer.optimizer, self.optimizer.given()
+        options["learning_rate"] = self.optimizer.learning_rate
         with open_tree(self.file) as opened:
             tree = one_run(opened, self.seed, self.file)
-            first = predict(tree, name, batch_size=self.settings.batch_size, **options)
+            first = predict(tree, name, batch_size=self.optimizer.batch_size, **options)
             later = max(1, round(first.batch_size * self.batch_ratio))
             both = first, predict(tree, name, batch_size=later, **options)
         for size, found in zip((first.batch_size, later), both, strict=True):

@@ -23,6 +23,8 @@ class Study(Command):
 
     Each optimizer runs for real; SDE variants, noise fitted under another seed and controls that must fail
     are set beside it. Cells that are finished are kept: an interrupted study goes on where it was.
+
+    Example: noisekit study --preset quick
     """
 
     preset: Literal["quick", "full", "gpu"] = "quick"

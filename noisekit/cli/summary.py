@@ -9,7 +9,10 @@ from noisekit.cli.command import INTERVALS, Command, File, print_json, print_tab
 
 @dataclass(frozen=True)
 class Summary(Command):
-    """Print the headline numbers of a data file, with their intervals, units and batch sizes."""
+    """Print the headline numbers of a data file, with their intervals, units and batch sizes.
+
+    Example: noisekit summary record.nc
+    """
 
     file: File
     """A data file that noisekit wrote."""

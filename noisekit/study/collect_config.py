@@ -32,9 +32,9 @@ class CollectConfig:
     logarithmic: int | None = None
     """Record evenly in the logarithm of the step instead: so many batches to each factor of ten."""
     coordinates: int = 512
-    """Parameters whose per-sample gradients are kept."""
+    """Number of parameters whose per-sample gradients are kept."""
     sketch: int = 64
-    """Dimensions of the sketch of each sample's gradient; 0 keeps none."""
+    """Dimensions of the random projection of each sample's gradient; 0 keeps none."""
     device: str | None = None
     """cpu or cuda; where the problem puts itself if not given, which is the CPU for those of the list."""
     seed: int = 0

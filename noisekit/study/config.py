@@ -62,9 +62,9 @@ class StudyConfig:
     record_every: int = 4
     """Steps between recorded batches."""
     coordinates: int = 512
-    """Parameters whose per-sample gradients are kept."""
+    """Number of parameters whose per-sample gradients are kept."""
     sketch: int = 64
-    """Dimensions of the sketch of each sample's gradient; 0 keeps none."""
+    """Dimensions of the random projection of each sample's gradient; 0 keeps none."""
     seed: int = 0
     """Seed of every random number in the study."""
     device: str | None = None
