@@ -27,6 +27,21 @@ def typical(values: Tensor) -> str:
     return f"median {known.median().item():.3g} ({low.item():.3g} to {high.item():.3g})"
 
 
+def share_of(fraction: float, what: str) -> str:
+    """Return which part of ``what`` it is: all and none are said only if they are.
+
+    >>> share_of(1.0, "coordinates"), share_of(0.999, "coordinates"), share_of(0.374, "coordinates")
+    ('all coordinates', 'more than 99 % of coordinates', '37 % of coordinates')
+    """
+    if fraction == 1:
+        return f"all {what}"
+    if 0.995 <= fraction < 1:
+        return f"more than 99 % of {what}"
+    if 0 < fraction < 0.005:
+        return f"less than 1 % of {what}"
+    return f"{100 * fraction:.0f} % of {what}"
+
+
 def interval_95(low: float, high: float) -> str:
     """Return an interval in words.
 

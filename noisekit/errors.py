@@ -42,3 +42,15 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return the question that names the nearest of ``known``, with a space before it, or the empty text."""
     nearest = get_close_matches(str(name), sorted(known), n=1, cutoff=0.5)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def kind_of(value: object) -> str:
+    """Return the name of the type of ``value`` with its article.
+
+    >>> kind_of(2), kind_of([]), kind_of(None)
+    ('an int', 'a list', 'None')
+    """
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"

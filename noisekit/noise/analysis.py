@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from noisekit._readable import Readable
+from noisekit._readable import Readable, share_of
 from noisekit.errors import InputError
 from noisekit.gradients.record import GradientRecord
 from noisekit.noise.alignment import HessianAlignment, hessian_alignment
@@ -81,7 +81,7 @@ class BlockNoise(Readable):
             known = "the variance exists" if low > 2 else "whether the variance exists is open"
             return f"sharply peaked (median df {self.df:.2g}) but {tail}: {known}{shape}"
         df = f", median df {self.df:.2g} there" if math.isfinite(self.df) else ""
-        return f"heavy-tailed in {self.heavy_tailed:.0%} of coordinates{df}{shape}"
+        return f"heavy-tailed in {share_of(self.heavy_tailed, 'coordinates')}{df}{shape}"
 
     def __str__(self) -> str:
         return f"{self.block}: {self.verdict}"
@@ -116,7 +116,7 @@ class NoiseAnalysis(Readable):
 
     def __str__(self) -> str:
         head = (
-            f"{self.n_steps} steps of {self.batch_size} samples, {self.coverage:.0%} of parameters; "
+            f"{self.n_steps} steps of {self.batch_size} samples, {share_of(self.coverage, 'parameters')}; "
             "every number is for one sample (B = 1)."
         )
         lines = [str(row) for row in self.rows]
@@ -231,7 +231,8 @@ def _warnings(record: GradientRecord, fit: NoiseFit | None) -> tuple[str, ...]:
     found = []
     if record.coverage < 1:
         found.append(
-            f"{1 - record.coverage:.0%} of the parameters are not covered: {', '.join(record.uncovered)}."
+            f"{share_of(1 - record.coverage, 'the parameters')} are not covered: "
+            f"{', '.join(record.uncovered)}."
         )
     if record.coordinate_values is not None and record.batch_size < _FEWEST_FOR_LAWS:
         found.append(

@@ -64,13 +64,13 @@ def format_percent(fraction: float, digits: int = 2) -> str:
     """Return a fraction as a percentage.
 
     >>> format_percent(0.01234), format_percent(1.0), format_percent(0.99999)
-    ('1.2 %', '100 %', 'nearly 100 %')
+    ('1.2 %', '100 %', 'more than 99 %')
     """
     fraction = float(fraction)
     if not math.isfinite(fraction):
         return "–"
     if 0.9995 <= fraction < 1:
-        return "nearly 100 %"
+        return "more than 99 %"
     percent = 100 * fraction
     if 99 < percent < 100:
         return f"{percent:.1f} %"

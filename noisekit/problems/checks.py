@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from noisekit._typing import LossFunction
-from noisekit.errors import InputError, NonFiniteError, UnsupportedModelError
+from noisekit.errors import InputError, NonFiniteError, UnsupportedModelError, kind_of
 from noisekit.gradients.batch import call_model
 
 
@@ -45,7 +45,7 @@ def refuse_mixing_loss(model: nn.Module, loss_fn: LossFunction, inputs: Tensor, 
         outputs = model(inputs)
         if not isinstance(outputs, Tensor):
             raise InputError(
-                f"The model returns a {type(outputs).__name__}; wrap it in a module that returns one tensor."
+                f"The model returns {kind_of(outputs)}; wrap it in a module that returns one tensor."
             )
         batch = loss_fn(outputs, targets)
         if not isinstance(batch, Tensor) or batch.ndim != 0:

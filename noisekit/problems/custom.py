@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noisekit.errors import InputError, NoisekitError, NonFiniteError, unknown_name
+from noisekit.errors import InputError, NoisekitError, NonFiniteError, kind_of, unknown_name
 from noisekit.problems.base import Problem
 from noisekit.problems.network import ModelProblem
 
@@ -38,9 +38,7 @@ def problem_from_path(path: str, *, seed: int = 0, **options: Any) -> Problem:
         raise unknown_name(f"function in {file}", function, names)
     make = getattr(module, function)
     if not callable(make):
-        raise InputError(
-            f"{path} is a {type(make).__name__}; it needs to be a function that returns a problem."
-        )
+        raise InputError(f"{path} is {kind_of(make)}; it needs to be a function that returns a problem.")
     try:
         parameters = inspect.signature(make).parameters
         problem = make(**({"seed": seed} if "seed" in parameters else {}), **options)
@@ -76,8 +74,8 @@ def _checked(problem: Any, path: str) -> Problem:
     missing = [name for name in ("name", "x0", "loss", "gradient") if not hasattr(problem, name)]
     if missing:
         raise InputError(
-            f"{path} returned a {type(problem).__name__} without {', '.join(missing)}; "
-            "return a ModelProblem, or an object with name, x0, loss(x) and gradient(x)."
+            f"{path} returned {kind_of(problem)}, which is no problem: it has no {', '.join(missing)}; "
+            "return a noisekit.ModelProblem, or an object with name, x0, loss(x) and gradient(x)."
         )
     x0 = problem.x0
     if not isinstance(x0, Tensor) or x0.ndim != 1 or not x0.is_floating_point() or not x0.isfinite().all():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from noisekit._typing import LossFunction
-from noisekit.errors import InputError
+from noisekit.errors import InputError, kind_of
 from noisekit.gradients import diagonal_moments, per_sample_gradients
 from noisekit.gradients.batch import call_model
 from noisekit.problems.checks import (
@@ -78,7 +78,7 @@ class ModelProblem:
         for what, given in (("inputs", inputs), ("targets", targets)):
             if not isinstance(given, Tensor):
                 raise InputError(
-                    f"{what} is a {type(given).__name__}; it needs to be one tensor, with samples first."
+                    f"{what} is {kind_of(given)}; it needs to be one tensor, with samples first."
                 )
         if inputs.ndim == 0 or len(inputs) == 0 or len(inputs) != len(targets):
             raise InputError(

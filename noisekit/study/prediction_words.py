@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from noisekit._readable import share_of
 from noisekit.study.curvature import Curvature
 from noisekit.study.prediction_figures import Figure
 from noisekit.study.setting import Setting, Tail
@@ -55,7 +56,9 @@ def unknown_of(setting: Setting, curvature: Curvature | None, tail: Tail | None)
             "record at least 20 samples a batch, with --coordinates 512."
         )
     if noise.coverage < 1:
-        rows.append(f"The record covers {noise.coverage:.0%} of the parameters; the floor is theirs alone.")
+        rows.append(
+            f"The record covers {share_of(noise.coverage, 'the parameters')}; the floor is theirs alone."
+        )
     if noise.coverage >= 1 and setting.hyper.coupled_decay + setting.hyper.decoupled_decay > 0:
         rows.append("The floor is that without weight decay, which lowers it where curvature is small.")
     return tuple(rows)

@@ -198,7 +198,7 @@ CASES = [
     ("collect folder.nc", 1, "folder.nc", "neither MNIST files"),
     ("collect absent.py:make", 2, "no file 'absent.py'"),
     ("collect own.py:good", 2, "'good'"),
-    ("collect own.py:bad", 2, "returned a int"),
+    ("collect own.py:bad", 2, "returned an int"),
     ("run digits-mlp --device tpu", 2, "device 'tpu'", "cpu, cuda"),
     ("collect digits-mlp --device cuda", 2, "finds no CUDA device"),
     ("scale --optimizer adam --lr 0.1 --batch-ratio 2 --preset linear", 2, "preset 'linear'"),

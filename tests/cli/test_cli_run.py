@@ -96,7 +96,7 @@ def test_a_file_where_runs_would_go_is_told_before_the_work(tmp_path, monkeypatc
         ("batch_norm", 1, "BatchNorm"),
         ("unreduced", 2, "loss"),
         ("not_finite", 1, "gradients in weight, bias"),
-        ("nothing", 2, "NoneType"),
+        ("nothing", 2, "returned None"),
         ("broken", 2, "no data here"),
         ("god", 2, "Did you mean 'good'"),
     ],

@@ -91,12 +91,12 @@ def test_load_problem_takes_the_same_path(file):
     ("function", "message"),
     [
         ("make_problm", "Did you mean 'make_problem'"),
-        ("incomplete", "returned a Bare without loss, gradient"),
+        ("incomplete", "returned a Bare, which is no problem: it has no loss, gradient"),
         ("flat_loss", r"loss\(x\) of .* gives \(\) for x of shape \(2, 2\); it needs \(2,\)"),
         ("no_start", "x0 of .* is not a vector"),
         ("fails_later", r"loss\(x\) of .* failed: KeyError: 'data'"),
         ("fails", "failed: RuntimeError: the disk is full"),
-        ("CONSTANT", "is a int; it needs to be a function"),
+        ("CONSTANT", "is an int; it needs to be a function"),
         ("not a name", "not of the form my_module.py:make_problem"),
     ],
 )
