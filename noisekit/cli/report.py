@@ -13,7 +13,12 @@ from noisekit.cli.one_run import one_run
 
 @dataclass(frozen=True)
 class Report(Command):
-    """Write the HTML report of a data file."""
+    """Write the HTML report of a data file.
+
+    A file that was only recorded is fitted first, as by `analyze`.
+
+    Example: noisekit report record.nc
+    """
 
     file: File
     """A data file that noisekit wrote."""
@@ -29,11 +34,17 @@ class Report(Command):
 
         with open_tree(self.file) as opened:
             tree = one_run(opened, self.seed, self.file)
+            fitted = {"noise_model", "tail_index", "minibatch_noise"} & set(tree.children)
             page = self.output or self.file.with_suffix(".html")
             check_output(page, overwrite=self.overwrite, suffixes=(".html", ".htm"))
 
             from noisekit.report import write_report
 
+            if "gradient_noise" in tree.children and not fitted:
+                from noisekit.results import analyze_tree
+
+                log("Fitting the noise …")
+                tree = analyze_tree(tree)
             log("Writing the report …")
             write_report(tree, page, overwrite=self.overwrite)
         if self.json:

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.transforms import ScaledTranslation
 
 from noisekit.errors import InputError
 from noisekit.plots.groups import dataset, optimizers_in
@@ -81,7 +82,10 @@ def plot_truth(
     else:
         ax.axvline(1, color=INK, linewidth=0.8)
         ax.set(xlabel=f"std of the {observable}, predicted / real", title="How far the spread is off")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.6 / len(found) - 0.07), ncols=2, columnspacing=1.0)
+    # Below ticks and label by a length, not by a share of axes whose height is that of the rows.
+    below = ax.transAxes + ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
+    anchor = {"bbox_to_anchor": (0.4, 0), "bbox_transform": below}
+    ax.legend(loc="upper center", ncols=2, columnspacing=1.0, **anchor)
     return ax
 
 

@@ -40,6 +40,20 @@ class Table:
     rows: list[list[Cell]]
 
 
+GAUGES = {
+    "signal_over_noise": "signal over noise, (∇f)²/diag Σ",
+    "noise_phase": "share of coordinates inside the noise",
+    "eta_lambda_max": "learning rate × sharpness, ηλ_max",
+    "momentum_lag": "decay during the momentum's memory, θη/(1 − β₁)",
+    "momentum_step": "share of one step in the momentum, 1 − β₁",
+    "second_moment_step": "share of one step in the second moment, 1 − β₂",
+    "tail": "tail of the noise, ν̂ or α̂",
+    "noise_drift": "change of the noise over the record",
+    "noise_scale_identified": "samples seen over the noise scale",
+    "substeps": "integration steps for one step, η/dt",
+}
+"""What a gauge measures, by its name in the file."""
+
 MOODS = {
     "held": "good",
     "ok": "good",
@@ -190,7 +204,7 @@ def regime_table(tree: xr.DataTree) -> Table | None:
         return None
     rows = [
         [
-            Cell(gauge.replace("_", " ")),
+            Cell(GAUGES.get(gauge, gauge.replace("_", " "))),
             *(_gauge_cell(values.get(name)) for name in names),
             Cell(_meaning(meanings[gauge])),
         ]

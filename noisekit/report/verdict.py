@@ -26,6 +26,10 @@ def verdict(tree: xr.DataTree) -> list[str]:
 def noise_sentence(tree: xr.DataTree) -> str:
     """Say whether the noise is heavy-tailed and how large it is."""
     parts = [part for part in (_tails(tree), _scale(tree)) if part]
+    if not parts and has_group(tree, "gradient_noise"):
+        return (
+            "Nothing has been fitted yet to the gradient noise that this file records: noisekit analyze does."
+        )
     if not parts:
         return "This file holds no record of the gradient noise."
     text = "; ".join(parts) + "."
@@ -37,9 +41,9 @@ def _tails(tree: xr.DataTree) -> str:
         return _tails_of_minibatch(tree, "the noise")
     fits = read_fits(tree)
     when = "" if fits.step is None else f"at step {fits.step} "
-    count = plural(fits.df.size, "recorded coordinate")
+    count = f"the {plural(fits.df.size, 'recorded coordinate')}"
     if fits.n_set_aside:
-        count = f"the {count} that {'has' if fits.df.size == 1 else 'have'} a smooth law"
+        count = f"{count} that {'has' if fits.df.size == 1 else 'have'} a smooth law"
     batches = _tails_of_minibatch(tree, "that")
     after = f", and {batches}" if batches else ""
     if fits.heavy is None:
@@ -49,11 +53,18 @@ def _tails(tree: xr.DataTree) -> str:
         return f"{when}the noise of one sample's gradient looks Gaussian in all of {count}{after}"
     middle = format_number(float(np.median(fits.df[fits.heavy])), 2)
     word = "heavy-tailed" if fits.heavy_share > 0.5 else "heavier-tailed than a Gaussian"
-    share = format_percent(fits.heavy_share)
+    share = "all" if fits.heavy_share == 1 else format_percent(fits.heavy_share)
     return (
         f"{when}the noise of one sample's gradient is {word} in {share} of {count} "
-        f"(Student-t fit, median ν = {middle} there){after}"
+        f"(Student-t fit, median ν = {middle} there{_peak(fits.df[fits.heavy])}){after}"
     )
+
+
+def _peak(df: np.ndarray) -> str:
+    """Return what a ν below 2 does not say."""
+    if not np.median(df) < 2:
+        return ""
+    return ", by its sharp peak: whether its variance is finite, the tail index says"
 
 
 def _tails_of_minibatch(tree: xr.DataTree, subject: str) -> str:
@@ -64,7 +75,7 @@ def _tails_of_minibatch(tree: xr.DataTree, subject: str) -> str:
         return ""
     if not fits.heavy.any():
         return f"{subject} of a minibatch of {fits.batch_size} looks Gaussian everywhere"
-    share = format_percent(fits.heavy_share)
+    share = "all" if fits.heavy_share == 1 else format_percent(fits.heavy_share)
     count = format_count(fits.df.size)
     return f"{subject} of a minibatch of {fits.batch_size} is heavy-tailed in {share} of {count}"
 
@@ -77,11 +88,16 @@ def _scale(tree: xr.DataTree) -> str:
     seen = np.flatnonzero(np.isfinite(value) & (value > 0))
     if not seen.size:
         return "the noise scale is too large for the recorded batches to measure"
-    last = int(seen[-1])
-    text = f"the noise scale at step {step_values(data)[last]} is {format_number(value[last], 2)} samples"
+    last, end, step = int(seen[-1]), len(value) - 1, step_values(data)
+    text = f"the noise scale at step {step[last]} is {format_number(value[last], 2)} samples"
     if "total_noise_scale_interval" in data:
-        low, high = data["total_noise_scale_interval"].transpose("step", "bound").values[last]
+        interval = data["total_noise_scale_interval"].transpose("step", "bound").values
+        low, high = interval[last]
         text += f" (95 % interval {format_interval(low, high, 2)})"
+        if last < end and interval[end, 0] > 0:
+            # The signal drowns where training ends; an earlier value would be taken for that of the end.
+            least = format_number(interval[end, 0], 2)
+            text = f"the noise scale at step {step[end]} is above {least} samples (95 %)"
     batch = data.attrs.get("batch_size", tree.attrs.get("batch_size"))
     return f"{text}, measured from batches of {batch}" if batch else text
 

@@ -75,7 +75,7 @@ def test_gaussian_noise_is_called_gaussian():
     tree = make_example_tree()
     data = tree["noise_model"].to_dataset()
     tree["noise_model"].dataset = data.assign(is_heavy_tailed=data["is_heavy_tailed"] * 0)
-    assert "one sample's gradient looks Gaussian in all of 96 recorded coordinates" in noise_sentence(tree)
+    assert "gradient looks Gaussian in all of the 96 recorded coordinates" in noise_sentence(tree)
 
 
 def test_heavy_noise_gives_its_share_and_its_median_df():
@@ -83,7 +83,7 @@ def test_heavy_noise_gives_its_share_and_its_median_df():
     data = tree["noise_model"].isel(step=-1)
     heavy = data["is_heavy_tailed"].values == 1
     sentence = noise_sentence(tree)
-    assert f"heavy-tailed in {100 * heavy.mean():.0f} % of 96" in sentence
+    assert f"heavy-tailed in {100 * heavy.mean():.0f} % of the 96" in sentence
     assert f"median ν = {np.median(data['df'].values[heavy]):.1f} there" in sentence
     assert "noise scale at step 110" in sentence
 
@@ -179,7 +179,11 @@ def test_optimizer_table_shows_the_numbers_of_the_file():
 def test_regimes_have_a_row_for_each_gauge_and_a_column_for_each_optimizer():
     table = tables.regime_table(make_example_tree())
     assert table.head == ["gauge", "sgd", "adam", "what it says"]
-    assert [row[0].text for row in table.rows] == ["eta lambda max", "tail", "signal over noise"]
+    assert [row[0].text for row in table.rows] == [
+        "learning rate × sharpness, ηλ_max",
+        "tail of the noise, ν̂ or α̂",
+        "signal over noise, (∇f)²/diag Σ",
+    ]
     assert table.rows[2][1] == tables.Cell("0.80 · warning", "warn")
 
 
@@ -253,3 +257,34 @@ def test_the_report_draws_what_experiments_stored():
     assert titles == {
         "sgd: stationary variance", "adam: stationary variance", "signsgd: phases along its runs",
     }  # fmt: skip
+
+
+def test_all_is_said_only_of_all_and_a_sharp_peak_is_no_infinite_variance():
+    tree = make_example_tree()
+    data = tree["noise_model"].to_dataset()
+    everywhere = data.assign(is_heavy_tailed=data["is_heavy_tailed"] * 0 + 1, df=data["df"] * 0 + 0.8)
+    tree["noise_model"].dataset = everywhere
+    assert "heavy-tailed in all of the " in noise_sentence(tree)
+    assert "by its sharp peak: whether its variance is finite, the tail index says" in noise_sentence(tree)
+    tree["noise_model"].dataset = everywhere.assign(df=data["df"] * 0 + 3.0)
+    assert "sharp peak" not in noise_sentence(tree)
+
+
+def test_a_scale_that_drowns_at_the_end_is_told_from_below():
+    tree = make_example_tree()
+    data = tree["gradient_noise"].to_dataset()
+    value, interval = data["total_noise_scale"].copy(), data["total_noise_scale_interval"].copy()
+    value[-2:] = np.nan
+    interval[-2:] = np.array([210.0, np.inf])
+    tree["gradient_noise"].dataset = data.assign(total_noise_scale=value, total_noise_scale_interval=interval)
+    assert "the noise scale at step 110 is above 210 samples (95 %)" in noise_sentence(tree)
+
+
+def test_a_record_without_fits_is_not_called_absent():
+    tree = make_example_tree()
+    for name in ("noise_model", "minibatch_noise", "tail_index"):
+        del tree[name]
+    data = tree["gradient_noise"].to_dataset()
+    tree["gradient_noise"].dataset = data.drop_vars("total_noise_scale")
+    assert "Nothing has been fitted yet" in noise_sentence(tree)
+    assert noise_sentence(xr.DataTree()) == "This file holds no record of the gradient noise."
