@@ -74,6 +74,13 @@ def simulate_optimizer(
     Returns a Solution of kind "optimizer"; ``state`` has x and torch's running averages as m and v.
     Raises InputError for both or none of noise and batch_size, for a problem without samples, and for
     optimizers that are not element-wise.
+
+    >>> from noisekit.noise import GaussianNoise
+    >>> from noisekit.problems import Quadratic
+    >>> bowl, quiet = Quadratic(torch.ones(1)), GaussianNoise(scale=0.0)
+    >>> make = lambda p: torch.optim.SGD(p, lr=0.5)
+    >>> simulate_optimizer(bowl, make, bowl.x0, steps=2, noise=quiet).state["x"].flatten()
+    tensor([1.0000, 0.5000, 0.2500])
     """
     steps, save_every = check_count("steps", steps), check_count("save_every", save_every)
     replicates, start_step = (

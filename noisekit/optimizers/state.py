@@ -21,7 +21,14 @@ def optimizer_state(optimizer: Optimizer) -> tuple[int, State]:
     What ``integrate`` and ``simulate_optimizer`` take as ``start_step`` and ``init_state``. Parameters
     come in the order of the parameter groups; those without a state yet count as zeros. SGD keeps no step
     count: 0.
-    Raises InputError for a state that is not one value a coordinate.
+    Raises InputError for what is no optimizer.
+
+    >>> x = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> optimizer = torch.optim.SGD([x], lr=0.5, momentum=0.9)
+    >>> x.grad = torch.tensor([1.0, 0.0])
+    >>> optimizer.step()
+    >>> optimizer_state(optimizer)
+    (0, {'x': tensor([0.5000, 2.0000]), 'm': tensor([1., 0.])})
     """
     if not isinstance(optimizer, Optimizer):
         raise InputError(f"optimizer is a {type(optimizer).__name__}; give a torch.optim.Optimizer.")

@@ -45,6 +45,12 @@ def signsgd_phase(gradient: Any, noise: Any, *, at: Any = None) -> SignSGDPhase:
         noise: of the minibatch gradient: a noise model or its variance (coordinate,).
         at: the point at which a state-dependent noise model is read.
 
+    Returns:
+        A :class:`SignSGDPhase`.
+
+    Raises:
+        InputError: sizes that differ, values that are not finite.
+
     Source: Compagnoni et al. 2025, arXiv 2411.15958, Lemma 3.4.
 
     >>> signsgd_phase([3.0, 1.8, 0.1], [1.0, 1.0, 1.0]).phase

@@ -71,6 +71,15 @@ def regimes(
 
     Returns:
         One :class:`Gauge` a row; ``[dataclasses.asdict(g) for g in rows]`` is a table.
+
+    Raises:
+        InputError: what :func:`stationary_law` refuses, sizes that differ, an interval upside down.
+
+    Source: conditions of Compagnoni et al. 2025, arXiv 2411.15958, and Malladi et al. 2022, arXiv 2205.10287;
+        B_simple of McCandlish et al. 2018, arXiv 1812.06162; limits chosen here.
+
+    >>> [(g.name, g.value, g.verdict) for g in regimes("sgd", 0.1, sharpness=30.0)]
+    [('eta_lambda_max', 3.0, 'refused')]
     """
     hyper = check_hyperparameters(
         optimizer,

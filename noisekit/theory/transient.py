@@ -81,6 +81,10 @@ def transient_law(
     Returns:
         A :class:`TransientLaw` with instants 0, save_every, 2·save_every, …
 
+    Raises:
+        InputError: values out of range, sizes that differ. InfiniteVarianceError: infinite noise variance and
+            not SignSGD.
+
     Source: moment equations derived; for SGD Compagnoni et al. 2025, arXiv 2411.15958, Lemma 3.8.
 
     >>> law = transient_law("sgd", [1.0], [0.0], 0.1, x0=[1.0], steps=2)
@@ -146,7 +150,14 @@ def _warn_unstable(hyper: Hyperparameters, hessian: Array) -> None:
 
 
 def steps_to_target(law: TransientLaw, target: float) -> float:
-    """Return the first step with mean loss at most ``target``, interpolated linearly; inf if never."""
+    """Return the first step with mean loss at most ``target``, interpolated linearly; inf if never.
+
+    ``target`` > 0 is in units of the loss. Raises InputError for another target and for what is no law.
+
+    >>> law = transient_law("sgd", [1.0], [0.0], 0.5, x0=[1.0], steps=4)  # loss ½, ⅛, …
+    >>> steps_to_target(law, 0.3125)
+    0.5
+    """
     if not isinstance(law, TransientLaw):
         raise InputError(f"law is a {type(law).__name__}; give what transient_law returns.")
     goal = check_positive("target", target)

@@ -64,6 +64,9 @@ def compare(
     Raises:
         InputError: no common step, different learning rates, an unknown observable, fewer than two replicates
             that did not diverge, or limits out of range.
+
+    Source: Monte-Carlo and discretisation error beside each other as in Kloeden and Platen 1992; verdicts and
+        their limits chosen here.
     """
     tolerance, spread = _check_limits(tolerance, spread)
     check_solution("prediction", prediction)
