@@ -7,8 +7,10 @@ import subprocess
 import sys
 import zipfile
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from itertools import product
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -65,6 +67,33 @@ def test_checks_and_measurements_are_written(folder: Path) -> None:
     assert all(row["per_second"] > 0 for row in speeds)
     (costs,) = json.loads((folder / "recorder.json").read_text())["recorder"]
     assert set(costs["recorded"]) == {"everything", "without the Gram matrix", "norms alone"}
+
+
+def tables_script() -> ModuleType:
+    spec = spec_from_file_location("make_gpu_tables", ROOT / "scripts" / "make_gpu_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_the_docs_show_what_was_found(folder: Path) -> None:
+    text = tables_script().results(folder)
+    assert "| no waiting in loops | yes |" in text
+    assert "at toy sizes that say nothing of speed" in text
+    for row in json.loads((folder / "integrate.json").read_text())["integrate"]:
+        if row["optimizer"] != "copy":
+            assert f"{row['per_second'] / 1e9:.3g}" in text
+    assert "| `fashion-resnet.nc` | 19,842 | cpu | 4 | 4 |" in text
+
+
+def test_the_page_has_the_tables_of_its_folder() -> None:
+    found = ROOT / "data" / "gpu_runs"
+    assert (found / "results.md").read_text() == tables_script().results(found)
+    assert '--8<-- "data/gpu_runs/results.md"' in (ROOT / "docs" / "scale.md").read_text()
+    assert all(path.stat().st_size <= 5_000_000 for path in found.iterdir() if path.is_file())
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,6 +51,7 @@ def run_truth_study(settings: Settings, path: Path) -> None:
     if study.returncode:
         raise RuntimeError(f"noisekit study ended with {study.returncode}")
     archive.unlink(missing_ok=True)
+    shutil.rmtree(cells)
 
 
 def pack(cells: Path, archive: Path) -> None:
