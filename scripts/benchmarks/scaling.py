@@ -126,18 +126,18 @@ def coordinates() -> None:
 
 
 def ranks() -> None:
-    """The same ensemble, and the same batch of a recorded step, over more processes."""
+    """The same ensemble, study, and batch of a recorded step, over more processes."""
     rows = []
     for size in (1, 2, 4):
         found = over_processes(size)
         rows.append((size, *(f"{1e3 * each:.1f}" for each in found)))
-    head = ("processes", "Adam SDE, ms", "recorded step with DDP, ms", "with FSDP2, ms")
+    head = ("processes", "Adam SDE, ms", "study, ms", "recorded step with DDP, ms", "with FSDP2, ms")
     about = f"2000 paths of 300 coordinates; {size_of(network(WIDTH)):,} parameters, 128 samples in all"
     print_table(f"{about}; CPU time of the busiest process", head, rows)
 
 
 def over_processes(size: int) -> list[float]:
-    """CPU seconds of the busiest of ``size`` gloo processes, for each of the three."""
+    """CPU seconds of the busiest of ``size`` gloo processes, for each of the four."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder, context.Pool(size) as pool:
         jobs = [pool.apply_async(process, (rank, size, folder)) for rank in range(size)]
@@ -150,10 +150,15 @@ def process(rank: int, size: int, folder: str) -> list[float]:
     from torch.distributed.fsdp import fully_shard
     from torch.nn.parallel import DistributedDataParallel
 
+    from noisekit.study import StudyConfig
+    from noisekit.study.trajectories import compare_optimizers
+
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
     group = nk.Ranks()
     found = [seconds(lambda: integrated("Adam", 2000, 300, group, 16), 3)]
+    problem, config = nk.load_problem("breast-cancer-mlp"), StudyConfig(steps=20)
+    found.append(seconds(lambda: compare_optimizers(problem, problem.x0, config, ranks=group), 3))
     for wrap in (DistributedDataParallel, fully_shard):
         found.append(recorded_seconds(wrap(network(WIDTH)), 128 // size)[1])
     dist.destroy_process_group()

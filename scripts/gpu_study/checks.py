@@ -42,11 +42,12 @@ def equations(settings: Settings) -> dict[str, Any]:
     }
 
 
-def integrated(settings: Settings, sde: Any, steps: int, replicates: int = 300) -> nk.Solution:
+def integrated(
+    settings: Settings, sde: Any, steps: int, replicates: int = 300, *, fused: bool = False
+) -> nk.Solution:
+    options: dict[str, Any] = {"substeps": 4, "seed": settings.seed, "save_every": steps, "fused": fused}
     x0 = torch.ones(D, device=settings.device)
-    return nk.integrate(
-        sde, x0, steps=steps, substeps=4, replicates=replicates, seed=settings.seed, save_every=steps
-    )
+    return nk.integrate(sde, x0, steps=steps, replicates=replicates, **options)
 
 
 def simulated(settings: Settings, steps: int, replicates: int = 300) -> nk.Solution:
@@ -153,6 +154,8 @@ def no_waiting_in_loops(settings: Settings) -> dict[str, Any]:
         name: (lambda steps, sde=sde: integrated(settings, sde, steps))
         for name, sde in equations(settings).items()
     }
+    adam = equations(settings)["Adam"]
+    loops["Adam, fused"] = lambda steps: integrated(settings, adam, steps, fused=True)
     loops["real AdamW"] = lambda steps: simulated(settings, steps)
     loops["recorder"] = lambda steps: watched(settings, steps)
     counts = {name: [waits(settings, run, steps) for steps in (4, 24)] for name, run in loops.items()}

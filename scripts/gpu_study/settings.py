@@ -65,7 +65,8 @@ class Settings:
 
 
 def of(device: str, seed: int, *, smoke: bool, deadline: float) -> Settings:
-    """Return the settings of a part."""
+    """Return the settings of a part; what stays on the CPU is too small to be shared by its cores."""
+    torch.set_num_threads(1)
     return Settings(torch.device("cpu" if smoke else device), seed, smoke, deadline)
 
 
