@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from noisekit.plots.groups import dataset, has_group, shorten
+from noisekit.plots.groups import dataset, has_group, shorten_all
 from noisekit.plots.style import MUTED
 
 
@@ -26,7 +26,7 @@ def largest_blocks(
 
 def name_blocks(ax: Axes, names: np.ndarray, n_blocks: int) -> None:
     """Write block names down the vertical axis, first block on top, and say how many are left out."""
-    ax.set_yticks(range(len(names)), [shorten(name) for name in names])
+    ax.set_yticks(range(len(names)), shorten_all([str(name) for name in names]))
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
     ax.tick_params(axis="y", length=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 
@@ -132,3 +134,27 @@ def shorten(name: object, length: int = 22) -> str:
     """Return a parameter name that fits beside an axis: the end says more than the beginning."""
     text = str(name).replace("$", r"\$")
     return text if len(text) <= length else "…" + text[-(length - 1) :]
+
+
+def shorten_all(names: Sequence[str], length: int = 22) -> list[str]:
+    """Return parameter names that fit and still differ: without what all begin with, cut where they agree.
+
+    >>> shorten_all(["net.layers.0.attention.weight", "net.layers.1.attention.weight"], 14)
+    ['0.at…on.weight', '1.at…on.weight']
+    """
+    parts = [name.split(".") for name in names]
+    same = 0
+    if len(names) > 1:
+        while all(len(p) > same + 2 for p in parts) and len({p[same] for p in parts}) == 1:
+            same += 1
+    rest = [".".join(p[same:]) for p in parts]
+    for head in range(0, length - 2, 4):
+        cut = [
+            shorten(name, length)
+            if head == 0 or len(name) <= length
+            else f"{shorten(name[:head])}…{shorten(name[-(length - head - 1) :])}"
+            for name in rest
+        ]
+        if len(set(cut)) == len(set(names)):
+            break
+    return cut

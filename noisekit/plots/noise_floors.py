@@ -10,7 +10,7 @@ from noisekit.errors import InputError
 from noisekit.plots.ensembles import ensemble
 from noisekit.plots.floor_against_noise import predicted_floor
 from noisekit.plots.groups import dataset, optimizers_in, shorten
-from noisekit.plots.style import ROLE, axes_or_new, themed
+from noisekit.plots.style import ROLE, axes_or_new, legend_below, themed
 from noisekit.plots.ticks import plain_log_ticks
 
 
@@ -67,5 +67,5 @@ def plot_noise_floors(tree: xr.DataTree, *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
     ax.set(xlabel="loss", title="How low each optimizer gets")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2, columnspacing=1.2)
+    legend_below(ax, columns=2)
     return ax

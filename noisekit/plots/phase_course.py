@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from noisekit.errors import InputError
 from noisekit.plots.groups import choose_optimizer, dataset, shorten, step_values
-from noisekit.plots.style import BLUE, INK, ORANGE, SKY, axes_or_new, themed
+from noisekit.plots.style import BLUE, INK, ORANGE, SKY, axes_or_new, legend_below, themed
 from noisekit.plots.ticks import whole_ticks
 
 _LABEL = {1: "1: |Y| > 3/2", 2: "2: 1 < |Y| < 3/2", 3: "3: |Y| < 1"}
@@ -47,5 +47,5 @@ def plot_phase_course(tree: xr.DataTree, *, optimizer: str | None = None, ax: Ax
     ax.set_title(f"Phases of {shorten(name)} along its runs")
     ax.grid(visible=False)
     whole_ticks(ax.xaxis)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, columnspacing=1.2)
+    legend_below(ax, columns=2, centre=0.5)
     return ax

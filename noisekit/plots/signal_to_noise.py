@@ -7,8 +7,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from noisekit.plots.blocks import largest_blocks
-from noisekit.plots.groups import dataset, shorten, step_values
-from noisekit.plots.style import CYCLE, INK, MUTED, axes_or_new, themed
+from noisekit.plots.groups import dataset, shorten_all, step_values
+from noisekit.plots.style import CYCLE, INK, MUTED, axes_or_new, legend_below, themed
 from noisekit.plots.ticks import plain_log_ticks, whole_ticks
 
 
@@ -28,7 +28,8 @@ def plot_signal_to_noise(tree: xr.DataTree, *, max_blocks: int = 4, ax: Axes | N
     names = data["block"].values.astype(str)
     ax = axes_or_new(ax)
     shown = largest_blocks(tree, names, max_blocks)
-    series = [(shorten(names[i], 18), ratio[:, i], CYCLE[n % len(CYCLE)]) for n, i in enumerate(shown)]
+    labels = shorten_all([str(names[i]) for i in shown], 18)
+    series = [(labels[n], ratio[:, i], CYCLE[n % len(CYCLE)]) for n, i in enumerate(shown)]
     total = total_signal_to_noise(data)
     if total is not None:
         series.append(("all blocks", total, INK))
@@ -59,7 +60,8 @@ def plot_signal_to_noise(tree: xr.DataTree, *, max_blocks: int = 4, ax: Axes | N
             ha="right", va="bottom", color=MUTED, fontsize=8,
         )  # fmt: skip
     handles, labels = ax.get_legend_handles_labels()
-    ax.legend(handles[::-1], labels[::-1], loc="upper center", bbox_to_anchor=(0.45, -0.17), ncols=3)
+    columns = 3 if max(map(len, labels)) <= 14 else 2
+    legend_below(ax, handles[::-1], labels[::-1], columns=columns)
     return ax
 
 

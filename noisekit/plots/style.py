@@ -15,6 +15,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.transforms import ScaledTranslation
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -110,11 +111,26 @@ def themed(function: Callable[P, R]) -> Callable[P, R]:
     return in_theme
 
 
-def axes_or_new(ax: Axes | None) -> Axes:
-    """Return ``ax``, or the axes of a fresh figure of column width."""
+def axes_or_new(ax: Axes | None, *, height: float = COLUMN_WIDTH[1]) -> Axes:
+    """Return ``ax``, or the axes of a fresh figure of column width, ``height`` inches high."""
     if ax is None:
-        _, ax = plt.subplots(layout="constrained")
+        _, ax = plt.subplots(figsize=(COLUMN_WIDTH[0], height), layout="constrained")
     return ax
+
+
+def legend_below(ax: Axes, *handles: Any, columns: int, centre: float = 0.45) -> None:
+    """Draw the legend under ticks and label: by a length, because shares depend on how high the axes are.
+
+    ax: axes whose x axis is labelled; handles: handles and labels, if not those of the axes; columns: at most
+    so many; centre: of the legend, in widths of the axes
+    """
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    below = ax.transAxes + ScaledTranslation(0, -0.42, figure.dpi_scale_trans)
+    ax.legend(
+        *handles, loc="upper center", bbox_to_anchor=(centre, 0), bbox_transform=below, ncols=columns,
+        columnspacing=1.2,
+    )  # fmt: skip
 
 
 def optimizer_colour(name: str) -> str:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from noisekit.errors import InputError
 from noisekit.plots.blocks import largest_blocks, name_blocks
 from noisekit.plots.groups import at_step, dataset
-from noisekit.plots.style import CYCLE, MUTED, axes_or_new, themed
+from noisekit.plots.style import CYCLE, MUTED, axes_or_new, legend_below, themed
 
 _LARGEST = 100.0
 
@@ -81,5 +81,5 @@ def plot_tail_index(
     ax.minorticks_off()
     name_blocks(ax, data["block"].values[shown], known_blocks.size)
     if len(wanted) > 1:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.17), ncols=4)
+        legend_below(ax, columns=4, centre=0.4)
     return ax

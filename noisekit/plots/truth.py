@@ -8,11 +8,22 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.transforms import ScaledTranslation
 
 from noisekit.errors import InputError
 from noisekit.plots.groups import dataset, optimizers_in
-from noisekit.plots.style import BLUE, GRID, INK, MUTED, ORANGE, PURPLE, RED, SKY, axes_or_new, themed
+from noisekit.plots.style import (
+    BLUE,
+    GRID,
+    INK,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    axes_or_new,
+    legend_below,
+    themed,
+)
 from noisekit.plots.ticks import plain_log_ticks
 
 MARKS = {
@@ -25,6 +36,11 @@ MARKS = {
     "ode": ("no noise (ODE)", "|", INK),
 }
 """Arms that are drawn, with label, marker and colour; in this order."""
+
+
+def height_for(rows: int) -> float:
+    """Return the height in inches of a figure with so many experiments."""
+    return 1.4 + 0.42 * rows
 
 
 @themed
@@ -52,7 +68,7 @@ def plot_truth(
     found = {name: dataset(tree, f"truth/{name}", "gap") for name in names if re.search(only, name)}
     if not found:
         raise InputError(f"No experiment of the tree matches {only!r}.")
-    ax = axes_or_new(ax)
+    ax = axes_or_new(ax, height=height_for(len(found)))
     present = [arm for arm in MARKS if any(arm in d["arm"].values for d in found.values())]
     for place, arm in enumerate(present):
         label, marker, colour = MARKS[arm]
@@ -75,17 +91,21 @@ def plot_truth(
     ax.set_yticks(range(len(found)), [_row_name(name, data) for name, data in found.items()])
     ax.set_ylim(len(found) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
-    for row in range(1, len(found)):
-        ax.axhline(row - 0.5, color=GRID, linewidth=0.7)
+    for row, data in enumerate(found.values()):
+        if row:
+            ax.axhline(row - 0.5, color=GRID, linewidth=0.7)
+        drawn = data[quantity].sel(observable=observable, arm=[a for a in MARKS if a in data["arm"].values])
+        if not np.isfinite(drawn.values).any():
+            ax.text(
+                0.02, row, "no SDE: infinite variance", transform=ax.get_yaxis_transform(),
+                color=MUTED, fontsize=8, va="center",
+            )  # fmt: skip
     if quantity == "gap":
         ax.set(xlabel=f"gap of the mean {observable}, %", title="How far the mean is off")
     else:
         ax.axvline(1, color=INK, linewidth=0.8)
         ax.set(xlabel=f"std of the {observable}, predicted / real", title="How far the spread is off")
-    # Below ticks and label by a length, not by a share of axes whose height is that of the rows.
-    below = ax.transAxes + ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
-    anchor = {"bbox_to_anchor": (0.4, 0), "bbox_transform": below}
-    ax.legend(loc="upper center", ncols=2, columnspacing=1.0, **anchor)
+    legend_below(ax, columns=2, centre=0.4)
     return ax
 
 

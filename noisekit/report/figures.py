@@ -17,6 +17,7 @@ from noisekit.plots.fits import NoiseOf
 from noisekit.plots.groups import has_group, optimizers_in
 from noisekit.plots.insights import draw_insight
 from noisekit.plots.style import COLUMN_WIDTH, theme
+from noisekit.plots.truth import height_for
 from noisekit.report import noise_readings as noise
 from noisekit.report import optimizer_readings as optimizers
 from noisekit.report.svg import to_inline_svg
@@ -115,7 +116,7 @@ def _sketches(tree: xr.DataTree) -> Iterator[Sketch]:
 
 def _truth_sketches(tree: xr.DataTree) -> Iterator[Sketch]:
     names = optimizers_in(tree, "truth")
-    height = 1.4 + 0.42 * len(names)
+    height = height_for(len(names))
     if names:
         for quantity, title in _QUANTITIES.items():
             draw = partial(plots.plot_truth, quantity=quantity)

@@ -96,11 +96,12 @@ def read_stationary_law(tree: xr.DataTree, optimizer: str) -> str:
     usable = (predicted > 0) & (measured > 0)
     low, middle, high = np.quantile(measured[usable] / predicted[usable], [0.25, 0.5, 0.75])
     inside = np.abs(measured - predicted)[usable] <= 1.96 * law.error[usable]
+    within = "all" if inside.all() else str(int(inside.sum()))
     return (
         f"Over {plural(inside.size, 'coordinate')} the variance of {law.n} real runs is "
         f"{format_number(middle, 2)} times the predicted one "
         f"(middle half {format_number(low, 2)} to {format_number(high, 2)}); the prediction lies within the "
-        f"95 % interval of {int(inside.sum())} of them."
+        f"95 % interval of {within} of them."
     )
 
 

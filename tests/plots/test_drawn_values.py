@@ -11,9 +11,11 @@ import noisekit.plots as plots
 from noisekit.errors import InputError
 from noisekit.plots.ensembles import Ensemble, ensemble
 from noisekit.plots.fits import read_fits
+from noisekit.plots.groups import shorten_all
 from noisekit.plots.hill_plot import hill_estimates
 from noisekit.plots.pooled_noise import pooled_noise
 from noisekit.plots.signal_to_noise import total_signal_to_noise
+from noisekit.plots.ticks import plain_log_ticks
 from noisekit.results.example import make_example_tree
 
 mpl.use("Agg")
@@ -243,3 +245,36 @@ def test_of_many_coordinates_evenly_spread_ones_are_drawn(monkeypatch):
     centred = whole[:, places].astype(float) - whole[:, places].astype(float).mean(0)
     np.testing.assert_allclose(pool.values, (centred / centred.std(0, ddof=1)).ravel())
     assert pool.n_coordinates == 24
+
+
+def test_names_of_layers_fit_and_still_differ():
+    names = [f"transformer.layers.{i}.attention.in_proj_weight" for i in range(12)]
+    shown = shorten_all(names)
+    assert len(set(shown)) == 12
+    assert max(map(len, shown)) <= 22
+    assert shorten_all(["0.weight", "0.bias"]) == ["0.weight", "0.bias"]
+    assert shorten_all(["model.conv1.weight", "model.conv1.bias"]) == ["conv1.weight", "conv1.bias"]
+    assert shorten_all(["alone.weight"]) == ["alone.weight"]
+
+
+@pytest.mark.parametrize(("low", "high"), [(30, 1500), (1.2e-5, 2e-3), (1e-7, 10.0), (0.9, 1.1)])
+def test_ticks_of_a_logarithmic_axis_are_few_and_plain(low, high):
+    ax = Figure().subplots()
+    ax.set_xscale("log")
+    ax.set_xlim(low, high)
+    plain_log_ticks(ax.xaxis)
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert 1 <= len(labels) <= (7 if low > 1e-4 else 5)
+    assert not [label for label in labels if "e+" in label or "e-" in label]
+    plain = [float(label) for label in labels if "$" not in label]
+    assert all(min(abs(value / tick - 1) for tick in ax.get_xticks()) < 1e-6 for value in plain)
+
+
+def test_an_experiment_without_an_sde_says_so():
+    tree = make_example_tree()
+    name = next(iter(tree["truth"].children))
+    data = tree[f"truth/{name}"].to_dataset()
+    tree[f"truth/{name}"].dataset = data.assign(gap=data["gap"] * np.nan)
+    ax = plots.plot_truth(tree)
+    assert [text.get_text() for text in ax.texts] == ["no SDE: infinite variance"]
+    assert ax.figure.get_size_inches()[1] == pytest.approx(1.4 + 0.42 * len(tree["truth"].children))
