@@ -37,7 +37,7 @@ def launched(device: str | None = None) -> Iterator[Ranks | None]:
     ``device`` "cuda" is then the GPU of this process's number on its machine.
     Raises InputError where WORLD_SIZE says that there are others, and nothing says where.
     """
-    size = os.environ.get("WORLD_SIZE", "1")
+    size = os.environ.get("WORLD_SIZE") or "1"
     if size == "1":
         yield None
         return
