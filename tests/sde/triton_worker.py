@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import noisekit as nk
-from noisekit.sde import EulerMaruyama
+from noisekit.sde import EulerMaruyama, fused, philox
 from noisekit.sde.brownian import bridge_matrix
 from noisekit.sde.fused import FusedSteps
 from noisekit.sde.philox import PhiloxNormals
@@ -105,9 +105,35 @@ def check_averages(kind: Any, start: Tensor, substeps: int, *, given: bool, **op
         assert gap < 1e-5, (kind, options, substeps, name, gap)
 
 
+def check_integrate() -> None:
+    """The whole of ``integrate`` with kernels and without, where it takes them for those of a GPU."""
+    problem, noise = nk.Quadratic(CURVATURE), nk.GaussianNoise(scale=SCALE)
+    settings: dict[str, Any] = {"steps": 3, "substeps": 2, "replicates": 1000, "save_every": 2, "seed": SEED}
+    equations = {
+        "one kernel": nk.AdamSDE(problem.gradient, noise, ETA, eps=1e-2, schedule=SCHEDULES[1]),
+        "normals alone": nk.SGDSDE(problem.gradient, noise, ETA, momentum=0.5),
+    }
+    for name, sde in equations.items():
+        plain, kernels = (with_kernels(on, sde, settings) for on in (False, True))
+        for key, value in plain.state.items():
+            gap = float((kernels.state[key] - value).abs().max())
+            assert 0 < gap < 2e-5, (name, key, gap)
+
+
+def with_kernels(on: bool, sde: Any, settings: dict[str, Any]) -> nk.Solution:
+    """The solution where ``has_kernels`` is true or false of every tensor."""
+    known = fused.has_kernels, philox.has_kernels
+    fused.has_kernels = philox.has_kernels = lambda x: on
+    try:
+        return nk.integrate(sde, torch.ones(D), fused=True, **settings)
+    finally:
+        fused.has_kernels, philox.has_kernels = known
+
+
 def main() -> None:
     torch.manual_seed(0)
     check_normals()
+    check_integrate()
     start = torch.randn(ROWS, D)
     check_sgd_and_signsgd(start)
     # Averages so short that all terms of V and M count within these steps.
