@@ -9,6 +9,8 @@ BLOCK_ELEMENTS = 2**15
 _GPU_BLOCK_ELEMENTS = 2**22
 _GPU_CHUNK_ELEMENTS = 2**25
 _FIRST_BLOCK_ELEMENTS = 2**12
+_WIDE_CHUNK_ELEMENTS = 2**16
+"""In a chunk of one thread: calls cost less a number, and what a substep touches still stays in a cache."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,16 @@ def replicate_blocks(replicates: int, dimension: int, *, on_cpu: bool = True) ->
     return blocks
 
 
-def group_blocks(blocks: list[Block], dimension: int, *, together: bool) -> list[list[Block]]:
+def group_blocks(
+    blocks: list[Block], dimension: int, *, together: bool, wide: bool = False
+) -> list[list[Block]]:
     """Group consecutive blocks into chunks to step together: what a cache holds, or a thousand times it.
 
-    Larger chunks would not keep a GPU busier, and take memory for the random numbers of a step.
+    Larger chunks would not keep a GPU busier, and take memory for the random numbers of a step. ``wide``
+    chunks have twice the usual size.
     """
-    most = _GPU_CHUNK_ELEMENTS if together else BLOCK_ELEMENTS
+    most = _WIDE_CHUNK_ELEMENTS if wide else BLOCK_ELEMENTS
+    most = _GPU_CHUNK_ELEMENTS if together else most
     chunks: list[list[Block]] = [[]]
     for block in blocks:
         rows = sum(b.used for b in chunks[-1]) + block.used

@@ -20,6 +20,7 @@ from noisekit.sde.base import OptimizerSDE, Substep
 from noisekit.sde.blocks import group_blocks
 from noisekit.sde.brownian import Draws
 from noisekit.sde.checkpoint import load_checkpoint, save_checkpoint
+from noisekit.sde.constants import diagonal_hessian
 from noisekit.sde.fused import FusedSteps
 from noisekit.sde.inputs import (
     check_count,
@@ -135,7 +136,9 @@ def integrate(
         share.check_same(identity)
         state = share.part(state)
         trajectory = Trajectory(plan, state, functions, keep_state=keep_state, quantiles=levels)
-        chunks = _chunks(sde, state, share, seed, substeps, fused)
+        # Which rows are stepped together is free where a row is rounded the same in any company.
+        wide = workers == 1 and diagonal_hessian(sde.gradient_function) is not None
+        chunks = _chunks(sde, state, share, seed, substeps, fused, wide)
         kernel = FusedSteps.of(sde, solver, state["x"], substeps, seed, lead) if fused else None
         runner = _Runner(sde, solver, trajectory, lead, share, chunks, kernel)
         reached = None if path is None else load_checkpoint(path, state, trajectory, identity, share)
@@ -177,12 +180,12 @@ class _Chunk:
 
 
 def _chunks(
-    sde: OptimizerSDE, state: State, share: Share, seed: int, substeps: int, fused: bool
+    sde: OptimizerSDE, state: State, share: Share, seed: int, substeps: int, fused: bool, wide: bool
 ) -> list[_Chunk]:
     x, origin = state["x"], share.rows.start
     workspace = Workspace()
     chunks = []
-    for group in group_blocks(share.blocks, x.shape[1], together=x.device.type != "cpu"):
+    for group in group_blocks(share.blocks, x.shape[1], together=x.device.type != "cpu", wide=wide):
         rows = slice(group[0].start - origin, group[-1].stop - origin)
         views = {name: value[rows] for name, value in state.items()}
         draws = Draws(seed, group, sde.n_normals(views["x"]), substeps, views["x"], workspace)
