@@ -12,8 +12,8 @@ from noisekit._typing import GradientFunction, State
 from noisekit.errors import InputError
 from noisekit.noise.base import NoiseModel
 from noisekit.sde.base import Schedule, Substep, averaging_number
-from noisekit.sde.preconditioned import PreconditionedSDE
-from noisekit.sde.second_order import modified_drift
+from noisekit.sde.preconditioned import Moments, PreconditionedSDE
+from noisekit.sde.second_order import modified_drift, modified_noise
 from noisekit.sde.square_average import square_noise
 
 
@@ -76,11 +76,10 @@ class AdamSDE(PreconditionedSDE):
         root = math.sqrt(1 - self.beta2**second)
         return root / (1 - self.beta1**first), root
 
-    def _drift(self, state: State, position: float, factor: float) -> State:
+    def _drift(self, state: State, position: float, factor: float, at_x: Moments | None = None) -> State:
         x, m, v = state["x"], state["m"], state["v"]
         ratio, root = self._corrections(position + 1, position + 1)
-        gradient = self.decayed_gradient(x)
-        second = self.second_moment(x, gradient)
+        gradient, second = at_x or self.moments_now(x)
         direction = m
         if self.order == 1 and self.variant != "malladi":
             direction = torch.lerp(m, gradient, 1 - self.beta1)
@@ -89,12 +88,11 @@ class AdamSDE(PreconditionedSDE):
             move = move + self.decoupled * x
         return {"x": -factor * move, "m": self.rho1 * (gradient - m), "v": self.rho2 * (second - v)}
 
-    def _optimizer_drift(self, state: State, at: Substep) -> State:
+    def _optimizer_drift(self, state: State, at: Substep, at_x: Moments) -> State:
         """Return the order-η part of the mean step: the direction is m⁺/P(v⁺), not m/P(v)."""
-        x, m, v = state["x"], state["m"], state["v"]
+        m, v = state["m"], state["v"]
         ratio, root = self._corrections(at.position + 1, at.position + 1)
-        gradient = self.decayed_gradient(x)
-        second = self.second_moment(x, gradient)
+        gradient, second = at_x
         scale = v.sqrt() + self.eps * root
         slope = 1 / (2 * v.sqrt() * scale.square())
         ahead = self.rho1 * (gradient - m) / scale - self.rho2 * m * (second - v) * slope
@@ -103,21 +101,23 @@ class AdamSDE(PreconditionedSDE):
     def terms(self, state: State, at: Substep) -> tuple[State, State]:
         x, v, eta = state["x"], state["v"], self.learning_rate
         zeta = self.noise.sqrt_covariance_product(x, at.normals)
-        drift = self._drift(state, at.position, at.factor)
-        if self.order == 2:
-            modified = self._optimizer_drift(state, at)
-            ahead = at.position + 1
-            drift = modified_drift(lambda y: self._drift(y, ahead, at.factor), drift, state, modified, eta)
+        at_x = gradient, second = self.moments_now(x)
+        first = self._drift(state, at.position, at.factor, at_x)
         noise = {"x": zeta.new_zeros(()), "m": (math.sqrt(eta) * self.rho1) * zeta, "v": zeta.new_zeros(())}
         if self.variant == "consistent":
             ratio, root = self._corrections(at.position + 1, at.position + 1)
-            # At order 2 half of it: cov(Δx, Δm) then matches the optimizer's in the next order as well.
-            share = (1 - self.beta1) * (1.0 if self.order == 1 else 0.5)
-            noise["x"] = (-at.factor * ratio * share * math.sqrt(eta)) * zeta / (v.sqrt() + self.eps * root)
-            gradient = self.decayed_gradient(x)
-            second = self.second_moment(x, gradient)
+            size = at.factor * ratio * (1 - self.beta1) * math.sqrt(eta)
+            noise["x"] = -size * zeta / (v.sqrt() + self.eps * root)
             noise["v"] = square_noise(v, second, (gradient + zeta).square(), self.rho2, eta, at.dt)
-        return drift, noise
+        if self.order == 1:
+            return first, noise
+
+        def drift_after(moved: State, steps: int = 0) -> State:
+            return self._drift(moved, at.position + steps, at.factor)
+
+        extra = self._optimizer_drift(state, at, at_x)
+        drift = modified_drift(lambda y: drift_after(y, 1), first, state, extra, eta)
+        return drift, modified_noise(drift_after, first, noise, state, eta, at.dt, still=self.positive)
 
     def euler_step(self, state: State, at: Substep) -> None:
         if self.order == 2:

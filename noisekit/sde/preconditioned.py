@@ -14,6 +14,9 @@ from noisekit.noise.base import NoiseModel
 from noisekit.sde.base import OptimizerSDE, Schedule, Substep, decay_number
 from noisekit.sde.square_average import advance_square_average
 
+Moments = tuple[Tensor, Tensor]
+"""∇f and what V tends to, (replicate, coordinate) each."""
+
 
 class PreconditionedSDE(OptimizerSDE):
     """An SDE whose step is divided by √V + ε."""
@@ -129,6 +132,11 @@ class PreconditionedSDE(OptimizerSDE):
         gradient = held["gradient"]
         torch.addcmul(held["variance"], gradient, gradient, out=second)
         return second, torch.lerp(gradient, move, 1 / root), move
+
+    def moments_now(self, x: Tensor) -> Moments:
+        """Return ∇f, with θx where the decay is of the L2 kind, and what V tends to, both at this very x."""
+        gradient = self.decayed_gradient(x)
+        return gradient, self.second_moment(x, gradient)
 
     def second_moment(self, x: Tensor, gradient: Tensor) -> Tensor:
         """Return what V tends to: (∇f)² + diag Σ, or diag Σ alone in the variant of Malladi et al."""

@@ -6,12 +6,13 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from noisekit._typing import GradientFunction, State
 from noisekit.noise.base import NoiseModel
 from noisekit.sde.base import Schedule, Substep, averaging_number
-from noisekit.sde.preconditioned import PreconditionedSDE
-from noisekit.sde.second_order import modified_drift
+from noisekit.sde.preconditioned import Moments, PreconditionedSDE
+from noisekit.sde.second_order import modified_drift, modified_noise
 from noisekit.sde.square_average import square_noise
 
 
@@ -59,37 +60,39 @@ class RMSpropSDE(PreconditionedSDE):
         self.name = "rmspropw" if self.decoupled else "rmsprop"
         self.state_names = ("x", "v")
 
-    def _drift(self, state: State, factor: float) -> State:
+    def _drift(self, state: State, factor: float, at_x: Moments | None = None) -> State:
         x, v = state["x"], state["v"]
-        gradient = self.decayed_gradient(x)
-        second = self.second_moment(x, gradient)
+        gradient, second = at_x or self.moments_now(x)
         move = gradient / (v.sqrt() + self.eps)
         if self.decoupled:
             move = move + self.decoupled * x
         return {"x": -factor * move, "v": self.rho2 * (second - v)}
 
-    def _optimizer_drift(self, state: State, factor: float) -> State:
+    def _optimizer_drift(self, v: Tensor, factor: float, at_x: Moments) -> State:
         """Return the order-η part of the mean step: g and v⁺ are correlated, E g(g² − v) ≠ 0."""
-        x, v = state["x"], state["v"]
-        gradient = self.decayed_gradient(x)
+        gradient, second = at_x
         root = v.sqrt()
-        moment = gradient * (gradient.square() + 3 * self.variance(x) - v)
+        # E g³ of Gaussian g is ∇f((∇f)² + 3σ²).
+        moment = gradient * (3 * second - 2 * gradient.square() - v)
         return {"x": factor * self.rho2 * moment / (2 * root * (root + self.eps).square())}
 
     def terms(self, state: State, at: Substep) -> tuple[State, State]:
         x, v, eta = state["x"], state["v"], self.learning_rate
         zeta = self.noise.sqrt_covariance_product(x, at.normals)
-        drift = self._drift(state, at.factor)
-        if self.order == 2:
-            extra = self._optimizer_drift(state, at.factor)
-            drift = modified_drift(lambda y: self._drift(y, at.factor), drift, state, extra, eta)
+        at_x = gradient, second = self.moments_now(x)
+        first = self._drift(state, at.factor, at_x)
         noise = {"x": (-at.factor * math.sqrt(eta)) * zeta / (v.sqrt() + self.eps), "v": zeta.new_zeros(())}
         if self.variant == "consistent":
-            gradient = self.decayed_gradient(x)
-            second = self.second_moment(x, gradient)
             square = (gradient + zeta).square()
             noise["v"] = square_noise(v, second, square, self.rho2, eta, at.dt)
-        return drift, noise
+        if self.order == 1:
+            return first, noise
+
+        def drift_at(moved: State) -> State:
+            return self._drift(moved, at.factor)
+
+        drift = modified_drift(drift_at, first, state, self._optimizer_drift(v, at.factor, at_x), eta)
+        return drift, modified_noise(drift_at, first, noise, state, eta, at.dt, still=self.positive)
 
     def euler_step(self, state: State, at: Substep) -> None:
         x, v, u = state["x"], state["v"], at.factor

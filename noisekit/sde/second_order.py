@@ -1,7 +1,8 @@
-"""The drift correction of weak order 2, without derivatives."""
+"""The corrections of weak order 2 to drift and noise, without derivatives."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from noisekit._typing import State
@@ -28,3 +29,34 @@ def modified_drift(
     for name, extra in optimizer_drift.items():
         result[name] = result[name] + learning_rate * extra
     return result
+
+
+def modified_noise(
+    drift_at: Callable[[State], State],
+    drift: State,
+    noise: State,
+    state: State,
+    learning_rate: float,
+    dt: float,
+    still: tuple[str, ...] = (),
+) -> State:
+    """Return ``noise`` with that of −(η/2) db(Y) added, per √dt; tensors named in ``still`` do not move.
+
+    A step of an optimizer adds its noise at the end, while that of an SDE moves through the drift for half a
+    step on average: c dW becomes (I − (η/2)∇b) c dW. It is taken as the difference b(Y + c ΔW) − b(Y), which
+    also holds the Itô term ½ c cᵀ:∇²b dt of the drift, so that its mean is not 0.
+
+    Weak order 2 does not need it, but the variance at rest is itself of order η: without it the relative
+    error of that variance is of order η, and twice that of the SDE of order 1. With it, it is of order η² for
+    a linear update (derived). On a quadratic with curvatures over noise 1 and 6, β₂ = .999 and 40,000 runs
+    of torch's optimizer, η = .1/.05/.025, E x² of the second coordinate is off by −28/−13/−7 % (RMSprop) and
+    −26/−17/−11 % (AdamW) at order 1, −47/−26/−14 and −32/−17/−10 without this, −12/−2/−1 and 8/4/0 with it.
+    """
+    root = math.sqrt(dt)
+    moved = {name: state[name] if name in still else state[name] + root * noise[name] for name in drift}
+    ahead = drift_at(moved)
+    share = learning_rate / (2 * root)
+    return {
+        name: noise[name] if name in still else noise[name] - share * (ahead[name] - drift[name])
+        for name in drift
+    }

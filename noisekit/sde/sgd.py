@@ -13,6 +13,7 @@ from noisekit.errors import InputError
 from noisekit.noise.base import NoiseModel, check_flag
 from noisekit.sde.base import OptimizerSDE, Schedule, Substep, averaging_number, decay_number, positive_number
 from noisekit.sde.constants import largest_curvature
+from noisekit.sde.second_order import modified_drift, modified_noise
 
 
 class SGDSDE(OptimizerSDE):
@@ -21,7 +22,8 @@ class SGDSDE(OptimizerSDE):
     dX = −∇f(X) dt + √η Σ(X)^{1/2} dW, t = ηk.
     With momentum μ and torch's buffer B (B⁺ = μB + g, x⁺ = x − ηB⁺):
     dX = −(μB + ∇f) dt − √η Σ^{1/2} dW,  dB = η⁻¹(∇f − (1 − μ)B) dt + η^{−1/2} Σ^{1/2} dW, the same W.
-    ``order=2`` adds −½(b·∇)b to the drift b, which is −∇(η|∇f|²/4); without momentum only.
+    ``order=2`` is dY = b dt + √η c dW − (η/2) db(Y), the differential in the sense of Itô: the drift gains
+    −∇(η|∇f|²/4) and the noise the factor I + (η/2)∇²f, without which the loss at rest would be further off.
 
     Arguments: ``gradient`` ∇f, x → same shape (replicate, coordinate); ``noise`` the law of g − ∇f;
     ``learning_rate`` η; ``momentum`` μ in [0, 1); ``nesterov`` as in torch; ``weight_decay`` θ of the L2 kind
@@ -58,8 +60,6 @@ class SGDSDE(OptimizerSDE):
         self.state_names = ("x", "m") if momentum else ("x",)
         if nesterov and not momentum:
             raise InputError("nesterov needs a momentum above 0.")
-        if order == 2 and momentum:
-            raise InputError("The order-2 SDE of SGD is for momentum 0; use order=1 with momentum.")
         known = largest_curvature(gradient) if curvature is None else positive_number("curvature", curvature)
         if known is not None and known > 0:
             self._warn_unstable(known)
@@ -77,21 +77,37 @@ class SGDSDE(OptimizerSDE):
         gradient = self.gradient(x)
         return gradient.add(x, alpha=self.weight_decay) if self.weight_decay else gradient
 
-    def terms(self, state: State, at: Substep) -> tuple[State, State]:
-        x, eta = state["x"], self.learning_rate
-        gradient = self._decayed_gradient(x)
-        zeta = self.noise.sqrt_covariance_product(x, at.normals)
-        if self.order == 2:
-            ahead = self._decayed_gradient(x - eta * at.factor * gradient)
-            gradient = 1.5 * gradient - 0.5 * ahead
+    @property
+    def _direct(self) -> float:
+        """By how much a gradient moves x at once."""
+        return 1 + self.momentum if self.nesterov else 1.0
+
+    def _drift(self, state: State, factor: float) -> State:
+        gradient = self._decayed_gradient(state["x"])
         if not self.momentum:
-            return {"x": -at.factor * gradient}, {"x": (-at.factor * math.sqrt(eta)) * zeta}
+            return {"x": -factor * gradient}
         mu, buffer = self.momentum, state["m"]
-        direct = 1 + mu if self.nesterov else 1.0
         carried = mu * mu if self.nesterov else mu
-        drift_x = -at.factor * (carried * buffer + direct * gradient)
-        drift = {"x": drift_x, "m": (gradient - (1 - mu) * buffer) / eta}
-        return drift, {"x": (-at.factor * direct * math.sqrt(eta)) * zeta, "m": zeta / math.sqrt(eta)}
+        drift_x = -factor * (carried * buffer + self._direct * gradient)
+        return {"x": drift_x, "m": (gradient - (1 - mu) * buffer) / self.learning_rate}
+
+    def _noise(self, x: Tensor, at: Substep) -> State:
+        zeta = self.noise.sqrt_covariance_product(x, at.normals)
+        root = math.sqrt(self.learning_rate)
+        noise = {"x": (-at.factor * self._direct * root) * zeta}
+        return noise | {"m": zeta / root} if self.momentum else noise
+
+    def terms(self, state: State, at: Substep) -> tuple[State, State]:
+        drift, noise = self._drift(state, at.factor), self._noise(state["x"], at)
+        if self.order == 1:
+            return drift, noise
+
+        def drift_at(moved: State) -> State:
+            return self._drift(moved, at.factor)
+
+        eta = self.learning_rate
+        noise = modified_noise(drift_at, drift, noise, state, eta, at.dt)
+        return modified_drift(drift_at, drift, state, {}, eta), noise
 
     def euler_step(self, state: State, at: Substep) -> None:
         if self.momentum or self.order == 2:
