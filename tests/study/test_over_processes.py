@@ -15,6 +15,7 @@ import xarray as xr
 from rank_processes import load_script, run_ranks
 
 import noisekit as nk
+from noisekit.__main__ import main
 from noisekit.errors import InputError, NoisekitError, NonFiniteError
 from noisekit.study import ranks as sharing
 
@@ -69,26 +70,24 @@ def test_what_one_process_cannot_do_is_raised_on_all(shared: Any) -> None:
         assert own["prediction"] == "this process alone fails"
 
 
-def command(*words: str, processes: int) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    start = [sys.executable, *(launcher if processes > 1 else []), "-m", "noisekit", "run", "quadratic"]
-    options = ["--steps", "4", "--warmup-steps", "0", "--replicates", "4", "--no-report", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*start, *options], capture_output=True, text=True, check=False, env=environment, timeout=120
-    )
-
-
 @pytest.mark.slow
 def test_the_command_line_under_torchrun(tmp_path: Path) -> None:
-    outputs = {n: tmp_path / f"of{n}.nc" for n in (1, 2)}
-    for n, path in outputs.items():
-        done = command("--output", str(path), processes=n)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.count("To repeat this") == 1
-        assert done.stderr.count("Predicting and running") == 1
-        assert done.stdout.count("Data:") == 1
-    with nk.open_tree(outputs[2]) as found, nk.open_tree(outputs[1]) as expected:
+    words = ["run", "quadratic", "--steps", "4", "--warmup-steps", "0", "--replicates", "4", "--no-report"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    assert main([*words, "--output", str(tmp_path / "alone.nc")]) == 0
+    done = subprocess.run(
+        [*launcher, "-m", "noisekit", *words, "--output", str(tmp_path / "shared.nc")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("To repeat this") == 1
+    assert done.stderr.count("Predicting and running") == 1
+    assert done.stdout.count("Data:") == 1
+    with nk.open_tree(tmp_path / "shared.nc") as found, nk.open_tree(tmp_path / "alone.nc") as expected:
         assert_same(found, expected)
 
 
