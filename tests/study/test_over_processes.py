@@ -15,7 +15,7 @@ import xarray as xr
 from rank_processes import load_script, run_ranks
 
 import noisekit as nk
-from noisekit.__main__ import main
+from noisekit.cli import main
 from noisekit.errors import InputError, NoisekitError, NonFiniteError
 from noisekit.study import ranks as sharing
 
@@ -33,7 +33,7 @@ def assert_same(found: xr.DataTree, expected: xr.DataTree) -> None:
         assert set(mine.variables) == set(theirs.variables)
         for name in set(mine.variables) - {name for where, name in CLOCK if where == path}:
             np.testing.assert_array_equal(mine[name].values, theirs[name].values, err_msg=f"{path} {name}")
-        dated = {"created_at", "history"}
+        dated = {"created_at", "history", "git_commit"}
         assert {k: v for k, v in mine.attrs.items() if k not in dated} == {
             k: v for k, v in theirs.attrs.items() if k not in dated
         }
