@@ -109,14 +109,14 @@ def _how_well_known(trials: Sequence[Trial]) -> str:
     parts = []
     floors = [t.floor_upper / t.floor for t in trials if t.floor_upper > 0]
     if floors:
-        parts.append(f"floors are known to a factor of {number(max(floors), 2)}")
+        parts.append(f"floors are known to a factor of {number(max(floors), 3)}")
     steps = [
         max(t.steps_upper / t.steps_to_fall, t.steps_to_fall / t.steps_lower)
         for t in trials
         if 0 < t.steps_lower <= t.steps_upper < math.inf
     ]
     if steps and max(steps) > 1.01:
-        parts.append(f"steps to 1/e to a factor of {number(max(steps), 2)}")
+        parts.append(f"steps to 1/e to a factor of {number(max(steps), 3)}")
     low = min((t.progress_lower for t in trials), default=math.nan)
     high = max((t.progress_upper for t in trials), default=math.nan)
     if low < high:

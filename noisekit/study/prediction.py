@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from noisekit._readable import Readable
 from noisekit.study.curvature import Curvature, curvature_of
 from noisekit.study.measured import floor_in_file, measured_sentence
 from noisekit.study.prediction_figures import Figure, figures_of
 from noisekit.study.prediction_gauges import gauges_of
-from noisekit.study.prediction_words import unknown_of, verdict_of
+from noisekit.study.prediction_words import short, unknown_of, verdict_of
 from noisekit.study.setting import Setting, sign_slopes, tail_of
 from noisekit.study.stored_noise import stored_noise
 from noisekit.study.trials import Trial, trials
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(Readable):
     """What ``predict`` finds: figures, gauges that say whether theory applies, and settings to try.
 
     ``exists`` is False where the noise has no variance and the optimizer no SDE; the figures are then those
@@ -42,6 +44,14 @@ class Prediction:
     verdict: tuple[str, ...]
     unknown: tuple[str, ...]
     """What the file cannot tell, and what to do about it."""
+
+    def __str__(self) -> str:
+        figures = [_line(figure) for figure in self.figures]
+        doubts = [f"{g.verdict}: {g.symbol} = {short(g.value)}, {g.meaning}" for g in self.gauges]
+        doubts = [text for text in doubts if not text.startswith("ok")]
+        head = f"{self.optimizer}, learning rate {self.learning_rate:g}, batch {self.batch_size}"
+        unknown = [f"not known: {sentence}" for sentence in self.unknown]
+        return "\n".join([head, *self.verdict, *figures, *doubts, *unknown])
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -123,6 +133,17 @@ def predict(
         verdict=verdict_of(asked, shown, figures, gauges, measured),
         unknown=unknown_of(shown, curvature, tail),
     )
+
+
+def _line(figure: Figure) -> str:
+    """Return a figure with its unit, interval and note."""
+    unit = "" if figure.units == "1" else f" {figure.units}"
+    value = short(figure.value) if math.isfinite(figure.value) else "not told"
+    if figure.value == math.inf and figure.units == "steps":
+        value = "never"
+    known = not (math.isnan(figure.lower) or math.isnan(figure.upper))
+    between = f" (95 % {short(figure.lower)} to {short(figure.upper)})" if known else ""
+    return f"{figure.quantity}: {value}{unit if value[0].isdigit() else ''}{between}, {figure.note}"
 
 
 def _as_signsgd(asked: Setting) -> Hyperparameters:

@@ -138,16 +138,21 @@ class StoredNoise:
     def tail(self) -> tuple[float, float, float] | None:
         """Return the tail index of all coordinates, standardised and pooled, and its 95 % interval.
 
-        Averaging samples keeps it, so it holds for any batch. None where no tail can be seen.
+        Averaging samples keeps it, so it holds for any batch. None where no tail can be seen. Blocks whose
+        laws differ in shape can look heavy together although none is: below 2 some block has to agree, or
+        the heaviest of the blocks speaks.
         """
         if self.noise is None or self.noise.shape[1] < 20:
             return None
-        try:
-            found = tail_index(torch.tensor(self.noise[-1]), estimator="gpd", pooled=True)
-        except InputError:
-            return None
-        low, high = found.interval.reshape(2).tolist()
-        return found.alpha.item(), low, high
+        last = torch.tensor(self.noise[-1])
+        pooled = _tail(last)
+        if pooled is None or pooled[2] > 2:
+            return pooled
+        blocks = [_tail(last[:, torch.tensor(self.block_of == b)]) for b in np.unique(self.block_of)]
+        known = [tail for tail in blocks if tail is not None]
+        if not known or any(upper <= 2 for _, _, upper in known):
+            return pooled
+        return min(known, key=lambda tail: tail[1])
 
     def minibatches(self, batch_size: int) -> Array | None:
         """Return the noise of disjoint minibatches of the read steps, (minibatch, coordinate), if 20 or more.
@@ -215,6 +220,15 @@ class StoredNoise:
             ]
             errors.append(math.sqrt((_GROUPS - 1) * float(np.var(parts))) / whole)
         return np.array(errors)
+
+
+def _tail(noise: torch.Tensor) -> tuple[float, float, float] | None:
+    try:
+        found = tail_index(noise, estimator="gpd", pooled=True)
+    except InputError:
+        return None
+    low, high = found.interval.reshape(2).tolist()
+    return found.alpha.item(), low, high
 
 
 def stored_noise(tree: xr.DataTree) -> StoredNoise | None:

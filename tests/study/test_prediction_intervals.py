@@ -174,3 +174,35 @@ def test_drift_is_told_from_scatter():
     assert found.verdict == "warning"
     assert found.lower < 1 / 9 * 1.3
     assert found.upper < 0.5
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [
+        ({30: (3.0, 2.5, 4.0), 10: (1.5, 0.6, 6.0)}, (1.5, 0.6, 6.0)),  # no block agrees: the heaviest speaks
+        ({30: (3.0, 2.5, 4.0), 10: (1.2, 0.7, 1.9)}, (1.3, 0.8, 1.8)),
+        ({30: None, 10: None}, (1.3, 0.8, 1.8)),
+    ],
+)
+def test_blocks_heavy_together_but_not_alone_have_a_variance(monkeypatch, blocks, expected):
+    found = {40: (1.3, 0.8, 1.8), **blocks}
+    monkeypatch.setattr("noisekit.study.stored_noise._tail", lambda noise: found[noise.shape[1]])
+    assert stored_noise(trees.gaussian_tree()).tail() == expected
+
+
+def test_a_heavy_block_among_others_is_refused():
+    rng = np.random.default_rng(0)
+    heavy = np.concatenate([rng.standard_t(1.0, (1, 200, 30)), rng.standard_normal((1, 200, 10))], axis=2)
+    tree = trees.record_tree(heavy, ["heavy", "smooth"], [30, 10])
+    assert not nk.predict(tree, "adam", learning_rate=0.01).exists
+
+
+def test_a_prediction_prints_sentences():
+    tree = trees.gaussian_tree(steps=16, signal=3.0, training={"sharpness": 30.0})
+    text = str(nk.predict(tree, "sgd", learning_rate=0.1))
+    assert text.startswith("sgd, learning rate 0.1, batch 64\n")
+    assert "noise floor: " in text
+    assert "steps to 1/e: never, " in text
+    assert "refused: ηλ_max = 3" in text
+    assert "Figure(" not in text
+    assert repr(nk.predict(tree, "sgd", learning_rate=0.1)) == f"Prediction: {text}"
