@@ -1,12 +1,13 @@
 """Measure the weak order of every SDE and write the table that docs/theory.md shows.
 
-    python scripts/benchmarks/weak_order.py                    # about two minutes on one core
+    python scripts/benchmarks/weak_order.py                    # about three minutes on one core
     python scripts/benchmarks/weak_order.py --only sgd adam    # rows whose name contains one of the words
 
 Each row compares an SDE with torch's optimizer on f(x) = ½xᵀHx + ¼Σx⁴ in two dimensions with correlated
 Gaussian noise, at five learning rates with ρ = (1 − β)/η and the horizon T = 1 fixed. Both sides are driven
 by one Brownian path, so the Monte-Carlo error is that of paired differences. "warm" rows start
 at step ½/η with m = ∇f and v = (∇f)² + diag Σ, the same for every η; the others start from zero state.
+With momentum μ = 1 − 3√η a step of SGD takes the time √η, so the rates and the slope of these rows are of √η.
 Order 1 asks for a slope of 1 ± .15, order 2 for 2 ± .3.
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 import torch
 
 import noisekit as nk
-from noisekit.validation import WeakOrder, simulate_coupled, weak_order
+from noisekit.validation import WeakOrder, fit_order, simulate_coupled, weak_order
 
 REPLICATES = 20_000
 RATES = [0.1, 0.05, 0.025, 0.0125, 0.00625]
@@ -52,13 +53,17 @@ PROBLEM = Quartic()
 
 @dataclass(frozen=True)
 class Case:
-    """One row: its SDE and optimizer as functions of η, the order it claims, and where it starts."""
+    """One row: its SDE and optimizer as functions of η, the order it claims, and where it starts.
+
+    A step takes the time η^``power``.
+    """
 
     name: str
     sde: Callable[[float], nk.sde.OptimizerSDE]
     optimizer: Callable[[float], Callable[[list], torch.optim.Optimizer]]
     order: int = 1
     warm: bool = False
+    power: float = 1.0
     noise: nk.NoiseModel = field(default=CORRELATED)
 
 
@@ -86,6 +91,16 @@ def cases() -> list[Case]:
             "SignSGD, correlated noise",
             lambda r: nk.SignSGDSDE(f, noise, r),
             lambda r: lambda p: nk.SignSGD(p, lr=r),
+        ),
+        *(
+            Case(
+                f"SGD, μ = 1 − 3√η, over √η{', order 2' if order == 2 else ''}",
+                lambda r, order=order: nk.SGDSDE(f, noise, r, momentum=1 - 3 * r**0.5, order=order),
+                lambda r: lambda p: torch.optim.SGD(p, lr=r, momentum=1 - 3 * r**0.5),
+                order=order,
+                power=0.5,
+            )
+            for order in (1, 2)
         ),
     ]
     for warm in (False, True):
@@ -146,7 +161,10 @@ def measure(
     seed: int = 0,
     saves: int = 10,
 ) -> WeakOrder:
-    """Return the weak order of one case in the loss, sup over ``saves`` instants of the horizon."""
+    """Return the weak order of one case in the loss, sup over ``saves`` instants of the horizon.
+
+    ``rates`` are the times of a step.
+    """
     observables = {"loss": PROBLEM.loss}
     gradient = PROBLEM.gradient(PROBLEM.x0[None])[0]
     second = gradient.square() + case.noise.variance(PROBLEM.x0[None])[0]
@@ -154,7 +172,7 @@ def measure(
     state = warm_state if case.warm else None
 
     def steps(rate: float) -> int:
-        return round(HORIZON / rate)
+        return round(HORIZON / rate**case.power)
 
     def start_step(rate: float) -> int:
         return round(WARM_UP / rate) if case.warm else 0
@@ -190,7 +208,12 @@ def measure(
             init_state=state,
         )
 
-    return weak_order(paths, optimizer_runs, rates, observable="loss", paired=True)
+    found = weak_order(
+        paths, optimizer_runs, [r ** (1 / case.power) for r in rates], observable="loss", paired=True
+    )
+    if case.power == 1:
+        return found
+    return fit_order(found.learning_rate**case.power, found.gap, found.gap_error, observable="loss")
 
 
 def main() -> None:
