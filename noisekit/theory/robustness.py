@@ -246,10 +246,13 @@ def _too_wide(
     problem: Problem, noise: NoiseModel, name: str, settings: dict[str, Any], x: torch.Tensor
 ) -> list[str]:
     """Say if a step at ``x`` (coordinate,), where the paths end on average, is too wide for an SDE."""
-    product = hessian_vector_product(problem, x)
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-    for _ in range(20):  # power iteration: the size is what matters, not its last digits
-        direction = product(direction / direction.norm())
+    try:
+        product = hessian_vector_product(problem, x)
+        for _ in range(20):  # power iteration: the size is what matters, not its last digits
+            direction = product(direction / direction.norm())
+    except RuntimeError:  # an operation without a second derivative, such as fused attention
+        return []
     sharpness = float(direction.norm())
     if not math.isfinite(sharpness):
         return []
