@@ -22,6 +22,8 @@ from noisekit.plots.numbers import (
 from noisekit.plots.signal_to_noise import total_signal_to_noise
 from noisekit.report.floors import FinalLoss, final_losses
 from noisekit.report.verdict import headline_gap
+from noisekit.results.summary import share_interval
+from noisekit.results.trace_interval import trace_interval
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,9 @@ def _scale_rows(tree: xr.DataTree) -> list[tuple[str, str, str]]:
             ("noise scale, last step (samples)", value if value != "–" else "no signal seen", interval)
         )
     if "trace" in data:
-        rows.append(("trace of the covariance, tr Σ₁", format_number(float(data["trace"].sum())), "–"))
+        low, high = trace_interval(tree)
+        interval = format_interval(low, high) if low < high else "–"
+        rows.append(("trace of the covariance, tr Σ₁", format_number(float(data["trace"].sum())), interval))
     ratio, batch = total_signal_to_noise(whole), data.attrs.get("batch_size")
     if ratio is not None:
         of = f" of {format_count(int(batch))}" if batch else ""
@@ -161,10 +165,8 @@ def _fit_rows(tree: xr.DataTree) -> list[tuple[str, str, str]]:
 
 
 def _share_interval(share: float, n: int) -> str:
-    """Wilson's interval; coordinates of one model are not independent, so it is the narrowest possible."""
-    centre, half = (share + 1.92 / n) / (1 + 3.84 / n), 1.96 / (1 + 3.84 / n)
-    half *= np.sqrt(share * (1 - share) / n + 0.96 / n**2)
-    return f"{format_percent(max(centre - half, 0))} to {format_percent(min(centre + half, 1))}"
+    low, high = share_interval(share, n)
+    return f"{format_percent(low)} to {format_percent(high)}"
 
 
 def _tail_rows(tree: xr.DataTree) -> list[tuple[str, str, str]]:

@@ -12,6 +12,7 @@ from scipy import stats
 
 from noisekit.results.seeds import by_seed
 from noisekit.results.summary_experiments import experiment_rows
+from noisekit.results.trace_interval import trace_interval
 from noisekit.results.validate import reading
 
 COLUMNS = ["topic", "quantity", "of", "value", "lower", "upper", "units", "batch_size", "note"]
@@ -84,8 +85,15 @@ def _noise(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
     node = tree["gradient_noise"].to_dataset()
     batch = node.attrs.get("batch_size", pd.NA)
     if "trace" in node:
+        low, high = trace_interval(tree)
         yield _row(
-            "noise", "trace of the covariance", node["trace"][-1].sum(), batch_size=1, note="last step"
+            "noise",
+            "trace of the covariance",
+            node["trace"][-1].sum(),
+            lower=low,
+            upper=high,
+            batch_size=1,
+            note="last step",
         )
     if "total_noise_scale" in node:
         known = "total_noise_scale_interval" in node
@@ -145,7 +153,16 @@ def _fits(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
         note = f"of {tested.sum()} coordinates that have a smooth law, out of {tested.size}"
         if tested.any():
             share = heavy[tested].mean()
-            yield _row("fit", f"fraction with heavy tails, {where}", share, batch_size=batch, note=note)
+            low, high = share_interval(share, int(tested.sum()))
+            yield _row(
+                "fit",
+                f"fraction with heavy tails, {where}",
+                share,
+                lower=low,
+                upper=high,
+                batch_size=batch,
+                note=note,
+            )
         if heavy.any():
             low, middle, high = np.quantile(df[heavy], [0.25, 0.5, 0.75])
             yield _row(
@@ -157,6 +174,18 @@ def _fits(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
                 batch_size=batch,
                 note="median and quartiles over heavy-tailed coordinates",
             )
+
+
+def share_interval(share: float, n: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share of n; coordinates of one model are not independent, so it is
+    the narrowest possible.
+
+    >>> [round(end, 3) for end in share_interval(1.0, 100)]
+    [0.963, 1.0]
+    """
+    centre, half = (share + 1.92 / n) / (1 + 3.84 / n), 1.96 / (1 + 3.84 / n)
+    half *= np.sqrt(share * (1 - share) / n + 0.96 / n**2)
+    return float(max(centre - half, 0.0)), float(min(centre + half, 1.0))
 
 
 def _theory(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
