@@ -121,9 +121,15 @@ class Explicit(Contribution):
             return super().measure(request)
         return Measured(
             total=self.gradients.sum(0) if request.total else None,
+            weighted=None if request.weights is None else weighted_sums(request.weights, self.gradients),
             second_moment=self._squares.rows.sum(0) if request.second_moment else None,
             squared_norms=self._squares.norms if request.squared_norms else None,
         )
+
+
+def weighted_sums(weights: Tensor, rows: Tensor) -> Tensor:
+    """Return Σ_i w_ki r_i for ``weights`` (weighting, sample) and ``rows`` (sample, …)."""
+    return (weights.to(rows.dtype) @ rows.flatten(1)).reshape(-1, *rows.shape[1:])
 
 
 class Computed(Contribution):

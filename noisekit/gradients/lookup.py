@@ -60,6 +60,12 @@ class Lookup(Contribution):
             result.gram = _matching_products(sums, token, sample, n)
         if request.total:
             result.total = gradients.new_zeros(self.shape).index_add_(0, self._tokens.flatten(), gradients)
+        if request.weights is not None:
+            weights = request.weights.to(gradients.dtype).repeat_interleave(length, 1).unsqueeze(-1)
+            shape = (len(weights), *self.shape)
+            result.weighted = gradients.new_zeros(shape).index_add_(
+                1, self._tokens.flatten(), weights * gradients
+            )
         squares = sums.square()
         if request.squared_norms:
             result.squared_norms = gradients.new_zeros(n).index_add_(0, sample, squares.sum(1))

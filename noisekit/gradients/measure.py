@@ -32,6 +32,8 @@ class Request:
     squared_norms: bool = True
     gram: bool = False
     total: bool = False
+    weights: Tensor | None = None
+    """(weighting, sample)."""
     index: Tensor | None = None
     """Flat positions within the parameter, (coordinate,)."""
     sketch: ParameterSketch | None = None
@@ -40,7 +42,7 @@ class Request:
     @property
     def only_norms(self) -> bool:
         """Whether nothing but |c_i|² is wanted."""
-        return self.only_moments and not (self.second_moment or self.total)
+        return self.only_moments and not (self.second_moment or self.total or self.weights is not None)
 
     @property
     def only_moments(self) -> bool:
@@ -54,6 +56,8 @@ class Measured:
 
     total: Tensor | None = None
     """Σ_i c_i, shaped like the parameter."""
+    weighted: Tensor | None = None
+    """Σ_i w_ki c_i, (weighting, *parameter)."""
     second_moment: Tensor | None = None
     """Σ_i c_i², shaped like the parameter."""
     squared_norms: Tensor | None = None
@@ -82,6 +86,8 @@ class RowMeasurer:
         """All rows, where the Gram matrix needs them."""
         self._scratch: Tensor | None = None
         self._total: Tensor | None = None
+        self._weighted: Tensor | None = None
+        self._taken = 0
         self._second: Tensor | None = None
         self._norms: list[Tensor] = []
         self._values: list[Tensor] = []
@@ -112,6 +118,12 @@ class RowMeasurer:
         if request.total:
             sums = rows.sum(0) if len(rows) > 1 or self._total is None else rows[0]
             self._total = sums if self._total is None else self._total.add_(sums)
+        if request.weights is not None:
+            weights = request.weights[:, self._taken : self._taken + len(rows)].to(rows.dtype)
+            self._weighted = (
+                weights @ rows if self._weighted is None else self._weighted.addmm_(weights, rows)
+            )
+            self._taken += len(rows)
         if not self._keep:
             self._read(rows)
         norms = request.squared_norms and not request.gram
@@ -149,6 +161,8 @@ class RowMeasurer:
             result.squared_norms = _joined(self._norms)
         if self._total is not None:
             result.total = self._total.reshape(self.shape)
+        if self._weighted is not None:
+            result.weighted = self._weighted.reshape(-1, *self.shape)
         if self._second is not None:
             result.second_moment = self._second.reshape(self.shape)
         return result

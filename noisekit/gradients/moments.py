@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from noisekit.gradients.batch import Batch, as_batch, count_samples, select
+from noisekit.gradients.batch import Batch, as_batch, count_samples, select, trainable
 from noisekit.gradients.contributions import Contribution, measure
-from noisekit.gradients.engine import run_pass
+from noisekit.gradients.engine import MissedUseError, run_pass
 from noisekit.gradients.measure import Request
 
 
@@ -29,30 +31,110 @@ def diagonal_moments(
     Returns two dicts of tensors shaped like the parameters. Costs about one and a half forward and backward
     passes.
     """
+    found = moments_and_sums(model, loss_fn, inputs, targets, parameters, chunk=chunk)
+    return found.mean, found.second
+
+
+@dataclass(frozen=True)
+class MomentsAndSums:
+    """What one pass over the data gives, by parameter name."""
+
+    mean: dict[str, Tensor] = field(default_factory=dict)
+    """(1/N) Σ g_i."""
+    second: dict[str, Tensor] = field(default_factory=dict)
+    """(1/N) Σ g_i²."""
+    weighted: dict[str, Tensor] = field(default_factory=dict)
+    """Σ_i w_i g_i."""
+
+
+def moments_and_sums(
+    model: nn.Module,
+    loss_fn: Any,
+    inputs: Batch,
+    targets: Batch,
+    parameters: Mapping[str, Tensor] | None = None,
+    *,
+    weights: Tensor | None = None,
+    chunk: int | None = None,
+) -> MomentsAndSums:
+    """Return (1/N) Σ g_i, (1/N) Σ g_i² and, for ``weights`` (sample,), Σ_i w_i g_i from one pass.
+
+    The other arguments are those of ``diagonal_moments``. Once the samples of a model were seen to add up to
+    its gradient, autograd is not asked for that any more: the samples give it beside their squares.
+    """
     inputs, targets = as_batch(inputs), as_batch(targets)
     n = count_samples(inputs)
-    mean: dict[str, Tensor] = {}
-    second: dict[str, Tensor] = {}
-    request = Request(squared_norms=False)
+    found = MomentsAndSums()
     for start in range(0, n, chunk or n):
         part = slice(start, min(start + (chunk or n), n))
-        squares: dict[str, Tensor] = {}
-
-        def on_parameter(
-            name: str, uses: Sequence[Contribution], _: Tensor, squares: dict[str, Tensor] = squares
-        ) -> None:
-            moment = measure(uses, request).second_moment
-            assert moment is not None
-            squares[name] = moment
-
         whole = part.start == 0 and part.stop == n
         xs, ys = (inputs, targets) if whole else (select(inputs, part, n), select(targets, part, n))
-        run = run_pass(model, loss_fn, xs, ys, on_parameter, tensors=parameters)
-        for name, gradient in run.gradients.items():
-            # The gradient is Σ contributions, and g_i = scale × contribution.
-            _add(mean, name, gradient * run.scale)
-            _add(second, name, squares[name] * run.scale**2)
-    return {name: t / n for name, t in mean.items()}, {name: t / n for name, t in second.items()}
+        here = _Chunk(part.stop - part.start, None if weights is None else weights[part])
+        scale = here.take(model, loss_fn, xs, ys, parameters)
+        # g_i = scale × contribution.
+        for name, square in here.second.items():
+            _add(found.second, name, square * (scale**2 / n))
+            _add(found.mean, name, here.total[name] * (scale / n))
+            if weights is not None:
+                _add(found.weighted, name, here.weighted[name] * scale)
+    return found
+
+
+class _Chunk:
+    """Sums of the contributions of the samples in one forward pass."""
+
+    def __init__(self, n_samples: int, weights: Tensor | None):
+        self._n_samples, self._weights = n_samples, weights
+        self._request: Request | None = None
+        self._adds_up = True
+        self.total: dict[str, Tensor] = {}
+        self.second: dict[str, Tensor] = {}
+        self.weighted: dict[str, Tensor] = {}
+
+    def take(
+        self,
+        model: nn.Module,
+        loss_fn: Any,
+        inputs: Batch,
+        targets: Batch,
+        given: Mapping[str, Tensor] | None,
+    ) -> float:
+        """Take a forward and a backward pass; return what turns contributions into per-sample gradients."""
+        try:
+            run = run_pass(
+                model, loss_fn, inputs, targets, self._compare, tensors=given, by_samples=self._measure
+            )
+        except MissedUseError:
+            run = run_pass(model, loss_fn, inputs, targets, self._compare, tensors=given)
+        if not run.by_samples and self._adds_up and not run.half_precision:
+            run.trust()
+        for name, parameter in trainable(model).items():
+            if name not in run.plan.unused and name not in self.second:  # left out in this pass
+                zeros = torch.zeros_like(parameter)
+                self.total[name] = self.second[name] = self.weighted[name] = zeros
+        return run.scale
+
+    def _measure(self, name: str, uses: Sequence[Contribution]) -> None:
+        if self._request is None:
+            like = uses[0].rows(slice(0, 1))
+            rows = like.new_ones(1 if self._weights is None else 2, self._n_samples)
+            if self._weights is not None:
+                rows[1] = self._weights
+            self._request = Request(squared_norms=False, weights=rows)
+        found = measure(uses, self._request)
+        assert found.second_moment is not None
+        assert found.weighted is not None
+        self.total[name], self.second[name] = found.weighted[0], found.second_moment
+        self.weighted[name] = found.weighted[-1]
+
+    def _compare(self, name: str, uses: Sequence[Contribution], gradient: Tensor) -> None:
+        """Measure, and note whether the samples add up to ``gradient``, which counts where they do not."""
+        self._measure(name, uses)
+        gradient = gradient.to_dense()
+        gap, size = (self.total[name] - gradient).norm(), self.second[name].sum().sqrt()
+        limit = torch.finfo(gradient.dtype).eps ** 0.5 * size * self._n_samples**0.5
+        self._adds_up = self._adds_up and not bool(gap > limit)
+        self.total[name] = gradient
 
 
 def _add(totals: dict[str, Tensor], name: str, value: Tensor) -> None:

@@ -33,6 +33,9 @@ class OuterProduct(Contribution):
         result = Measured()
         if request.total:
             result.total = self.left.T @ self.right
+        if request.weights is not None:
+            weighted = request.weights.to(self.left.dtype).unsqueeze(1) * self.left.T
+            result.weighted = weighted @ self.right
         if request.second_moment or (request.squared_norms and not request.gram):
             left, right = self._left_squares, self.right.square()
             if request.second_moment:

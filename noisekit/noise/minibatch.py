@@ -79,8 +79,10 @@ class MinibatchNoise(NoiseModel):
         return self.problem.n_samples
 
     def variance(self, x: Tensor) -> Tensor:
-        mean, second = self._moments(x)
-        return (second - mean.square()).clamp(min=0) * (self.correction / self.batch_size)
+        return self._variance_of(*self._moments(x))
+
+    def _variance_of(self, mean: Tensor, second: Tensor) -> Tensor:
+        return (second - mean.square()).clamp_(min=0).mul_(self.correction / self.batch_size)
 
     def sqrt_covariance_product(self, x: Tensor, z: Tensor) -> Tensor:
         return self.problem.weighted_gradient(x, self._noise_weights(x, z))
@@ -99,6 +101,15 @@ class MinibatchNoise(NoiseModel):
         if isinstance(self.problem, ModelProblem):
             return self.problem.gradient_and_weighted(x, weights)
         return self.problem.gradient(x), self.problem.weighted_gradient(x, weights)
+
+    def moments_and_noise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ∇f(x), diag Σ(x) and Σ(x)^{1/2}z, from one pass over the data where the problem can."""
+        weights = self._noise_weights(x, z)
+        if isinstance(self.problem, ModelProblem):
+            mean, second, draw = self.problem.moments_and_weighted(x, weights)
+        else:
+            (mean, second), draw = self._moments(x), self.problem.weighted_gradient(x, weights)
+        return mean, self._variance_of(mean, second), draw
 
     def mean_gradient(self, x: Tensor) -> Tensor:
         """Return ∇f(x), from the per-sample gradients where the law needs these anyway."""

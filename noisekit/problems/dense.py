@@ -29,16 +29,20 @@ def is_mlp(model: nn.Module, inputs: Tensor) -> bool:
     return unshared and all(type(m) in (nn.Linear, nn.Flatten, *ELEMENTWISE) for m in layers)
 
 
-def mlp_moments(problem: ModelProblem, leaves: list[Tensor], chunks: list[slice]) -> tuple[Tensor, Tensor]:
-    """Return the moments of an MLP for all replicates at once.
+def mlp_moments(
+    problem: ModelProblem, leaves: list[Tensor], chunks: list[slice], weights: Tensor | None = None
+) -> list[Tensor]:
+    """Return mean and second moment of an MLP for all replicates at once, and Σ w_i ∇ℓ_i if asked for.
 
     The gradient of sample i for a Linear is the outer product b_i a_iᵀ of the gradient at its output and its
     input, so Σ (∇ℓ_i)² = (B²)ᵀ A²: two products of the size of the backward pass.
+    ``weights`` is (replicate, sample).
     """
     parameters = dict(zip(problem.parameter_names, leaves, strict=True))
     names = _linears(problem)
     mean = {n: torch.zeros_like(p) for n, p in parameters.items()}
     second = {n: torch.zeros_like(p) for n, p in parameters.items()}
+    weighted = {n: torch.zeros_like(p) for n, p in parameters.items()}
     for chunk in chunks:
         inputs, targets = problem.inputs[chunk], problem.targets[chunk]
         values, gradients = _inputs_and_output_gradients(problem, parameters, names, inputs, targets)
@@ -50,8 +54,16 @@ def mlp_moments(problem: ModelProblem, leaves: list[Tensor], chunks: list[slice]
             if bias in mean:
                 mean[bias] += b.sum(1)
                 second[bias] += b.square().sum(1)
+            if weights is None:
+                continue
+            b = b * weights[:, chunk, None]
+            if weight in weighted:
+                weighted[weight] += b.mT @ a
+            if bias in weighted:
+                weighted[bias] += b.sum(1)
     n = problem.n_samples
-    return problem.flatten(mean) / n, problem.flatten(second) / n
+    both = [problem.flatten(mean) / n, problem.flatten(second) / n]
+    return both if weights is None else [*both, problem.flatten(weighted)]
 
 
 def mlp_per_sample_gradients(problem: ModelProblem, leaves: list[Tensor], chunks: list[slice]) -> Tensor:

@@ -13,8 +13,9 @@ from torch.func import vmap
 
 from noisekit._typing import LossFunction
 from noisekit.errors import InputError, kind_of
-from noisekit.gradients import diagonal_moments, per_sample_gradients
+from noisekit.gradients import per_sample_gradients
 from noisekit.gradients.batch import call_model
+from noisekit.gradients.moments import moments_and_sums
 from noisekit.problems.checks import (
     can_be_batched,
     count_activations,
@@ -193,15 +194,29 @@ class ModelProblem:
     def gradient_moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (1/N) Σ ∇ℓ_i and (1/N) Σ (∇ℓ_i)², both (replicate, coordinate)."""
         self._check(x)
+        mean, second = self._moments(x, None)
+        return mean, second
+
+    def moments_and_weighted(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (1/N) Σ ∇ℓ_i, (1/N) Σ (∇ℓ_i)² and Σ_i w_i ∇ℓ_i from one pass over the data."""
+        self._check(x)
+        self._check_weights(x, weights)
+        mean, second, weighted = self._moments(x, weights)
+        return mean, second, weighted
+
+    def _moments(self, x: Tensor, weights: Tensor | None) -> list[Tensor]:
         if self._is_mlp and self.replicates != "loop":
             parts = [
-                mlp_moments(self, leaves, list(self._chunks(leaves)))
-                for _, leaves in self._groups(x, self.n_samples)
+                mlp_moments(
+                    self, leaves, list(self._chunks(leaves)), None if weights is None else weights[rows]
+                )
+                for rows, leaves in self._groups(x, self.n_samples)
             ]
-            mean, second = zip(*parts, strict=True)
-            return torch.cat(mean), torch.cat(second)
-        mean, second = zip(*(self._moments_of_one(row) for row in x), strict=True)
-        return torch.stack(mean), torch.stack(second)
+            return [torch.cat(part) for part in zip(*parts, strict=True)]
+        of_rows = [
+            self._moments_of_one(row, None if weights is None else weights[k]) for k, row in enumerate(x)
+        ]
+        return [torch.stack(part) for part in zip(*of_rows, strict=True)]
 
     def per_sample_gradients(self, x: Tensor) -> Tensor:
         """Return every ∇ℓ_i(x), (replicate, sample, coordinate): for small problems only."""
@@ -233,13 +248,13 @@ class ModelProblem:
             for name, value in self.unflatten(x).items():
                 parameters[name].copy_(value)
 
-    def _moments_of_one(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _moments_of_one(self, x: Tensor, weights: Tensor | None) -> list[Tensor]:
         chunk = self._chunk_size or max(1, ACTIVATION_BUDGET // self._activations)
         parameters = self.unflatten(x.detach())
-        mean, second = diagonal_moments(
-            self.model, self.loss_fn, self.inputs, self.targets, parameters, chunk=min(chunk, self.n_samples)
-        )
-        return self.flatten(mean), self.flatten(second)
+        samples, chunk = (self.inputs, self.targets), min(chunk, self.n_samples)
+        found = moments_and_sums(self.model, self.loss_fn, *samples, parameters, weights=weights, chunk=chunk)
+        both = [self.flatten(found.mean), self.flatten(found.second)]
+        return both if weights is None else [*both, self.flatten(found.weighted)]
 
     def _weighted_sum(self, x: Tensor, weights: Tensor | None, index: Tensor | None) -> Tensor:
         """Return Σ w_i ∇ℓ_i over all samples or those of ``index``; without weights their mean."""

@@ -132,11 +132,11 @@ class AdamSDE(PreconditionedSDE):
             direction, unit = self._advance_mean(m, move, at)
             ratio *= unit
         else:
-            gradient, second = self.decayed_moments(x, at)
+            gradient, second, one, other = self.moments_and_factors(x, at)
             ratio, root = self._corrections(at.position + 1, at.position + 1)
             divisor = self.divisor(v, self.eps * root, at)
             v.lerp_(second, self.one_minus_beta2 / at.substeps)
-            move = torch.addcmul(gradient, *self.noise_factors(x, at), value=at.root)
+            move = torch.addcmul(gradient, one, other, value=at.root)
             direction = m
             if self.variant != "malladi":
                 direction = torch.lerp(m, gradient, part, out=at.buffer("second", x))

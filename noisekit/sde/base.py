@@ -154,8 +154,7 @@ class OptimizerSDE(ABC):
     def moments(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor]:
         """Return ∇f(x) and diag Σ; a Σ that moves with x is taken once a step, at its first substep.
 
-        Over one step Σ moves by O(η), which changes V at second order. Where gradient and noise come from the
-        same data, one pass over them gives both.
+        Over one step Σ moves by O(η), which changes V at second order.
         """
         known = self.constants_at(x, at).variance
         if known is not None:
@@ -163,13 +162,24 @@ class OptimizerSDE(ABC):
         held = at.draws.held
         if at.index > 0 and "variance" in held:
             return self.gradient(x), held["variance"]
-        if self.shares_data:
-            mean, second = self.noise.problem.gradient_moments(x)  # type: ignore[attr-defined]
-            share = self.noise.correction / self.noise.batch_size  # type: ignore[attr-defined]
-            held["variance"] = (second - mean.square()).mul_(share).clamp_(min=1e-30)
-            return mean, held["variance"]
         held["variance"] = self.variance(x)
         return self.gradient(x), held["variance"]
+
+    def moments_and_noise(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ∇f(x), diag Σ and ζ = Σ(x)^{1/2} z; one pass gives them where they come from the same data.
+
+        diag Σ is that of the first substep of the step.
+        """
+        if not self.shares_data:
+            gradient, variance = self.moments(x, at)
+            return gradient, variance, self.noise.sqrt_covariance_product(x, at.normals)
+        held = at.draws.held
+        if at.index > 0 and "variance" in held:
+            gradient, draw = self.noise.gradient_and_noise(x, at.normals)  # type: ignore[attr-defined]
+            return gradient, held["variance"], draw
+        gradient, variance, draw = self.noise.moments_and_noise(x, at.normals)  # type: ignore[attr-defined]
+        held["variance"] = variance.clamp_(min=1e-30)
+        return gradient, variance, draw
 
     @cached_property
     def shares_data(self) -> bool:

@@ -68,21 +68,21 @@ class PreconditionedSDE(OptimizerSDE):
         gradient = self.gradient(x)
         return gradient.add(x, alpha=self.weight_decay) if self.decay == "l2" else gradient
 
-    def decayed_moments(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor]:
-        """Return ∇f, with θx where the decay is of the L2 kind, and S, what V tends to, in a buffer."""
-        gradient, variance = self.moments(x, at)
+    def moments_and_factors(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return ∇f with θx for L2 decay, S, what V tends to, and two tensors whose product is ζ."""
+        known = self.constants_at(x, at)
+        if known.scale is not None:
+            gradient, variance = self.moments(x, at)
+            one, other = at.normals, known.scale
+        else:
+            gradient, variance, one = self.moments_and_noise(x, at)
+            other = known.one
         if self.decay == "l2":
             gradient = gradient.add(x, alpha=self.weight_decay)
         if self.variant == "malladi":
-            return gradient, variance.expand_as(x)
-        return gradient, torch.addcmul(variance, gradient, gradient, out=at.buffer("second", x))
-
-    def noise_factors(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor]:
-        """Return two tensors with the product ζ = Σ(x)^{1/2} z."""
-        known = self.constants_at(x, at)
-        if known.scale is not None:
-            return at.normals, known.scale
-        return self.noise.sqrt_covariance_product(x, at.normals), known.one
+            return gradient, variance.expand_as(x), one, other
+        second = torch.addcmul(variance, gradient, gradient, out=at.buffer("second", x))
+        return gradient, second, one, other
 
     def advance_fused(self, x: Tensor, v: Tensor, at: Substep) -> tuple[Tensor, float]:
         """Advance V in place; return ∇f + √substeps ζ, which moves X and M over dt, and the unit of ``v``."""
@@ -94,21 +94,21 @@ class PreconditionedSDE(OptimizerSDE):
 
     def _separate_step(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor, Tensor]:
         """Return S, ∇f + ζ and ∇f + √substeps ζ in buffers, from a gradient and a noise of their own."""
-        if at.substeps > 1:
-            gradient, second = self.decayed_moments(x, at)
-        else:
-            # V moves by the noisy square alone then, and needs no mean.
-            gradient = self.gradient_at(x, at)
-            if self.decay == "l2":
-                gradient = gradient.add(x, alpha=self.weight_decay)
-        one, other = self.noise_factors(x, at)
-        # ∇f is in the buffer "gradient" where it is in a buffer at all, and is not needed any more.
+        # ∇f is in the buffer "gradient" where it is in a buffer at all, and is overwritten in the end.
         move = at.buffer("gradient", x)
-        if at.substeps == 1:
-            torch.addcmul(gradient, one, other, out=move)
-            return move, move, move
-        noisy = torch.addcmul(gradient, one, other, out=at.buffer("noisy", x))
-        return second, noisy, torch.addcmul(gradient, one, other, value=at.root, out=move)
+        if at.substeps > 1:
+            gradient, second, one, other = self.moments_and_factors(x, at)
+            noisy = torch.addcmul(gradient, one, other, out=at.buffer("noisy", x))
+            return second, noisy, torch.addcmul(gradient, one, other, value=at.root, out=move)
+        # V moves by the noisy square alone then, and needs no mean.
+        gradient, known = self.gradient_at(x, at), self.constants_at(x, at)
+        if self.decay == "l2":
+            gradient = gradient.add(x, alpha=self.weight_decay)
+        if known.scale is not None:
+            torch.addcmul(gradient, at.normals, known.scale, out=move)
+        else:
+            torch.add(gradient, self.noise.sqrt_covariance_product(x, at.normals), out=move)
+        return move, move, move
 
     def divisor(self, v: Tensor, eps: float, at: Substep) -> Tensor:
         """Return √V + ε in a buffer."""
@@ -122,8 +122,13 @@ class PreconditionedSDE(OptimizerSDE):
         """
         root, held = at.root, at.draws.held
         if at.index == 0 and at.substeps > 1:
-            held["gradient"], _ = self.decayed_moments(x, at)
-        move = self.noise.drift_and_noise(x, at.normals, 1.0, root)  # type: ignore[attr-defined]
+            gradient, _, zeta = self.moments_and_noise(x, at)
+            move = torch.add(gradient, zeta, alpha=root)
+            if self.decay == "l2":
+                gradient = gradient.add(x, alpha=self.weight_decay)
+            held["gradient"] = gradient
+        else:
+            move = self.noise.drift_and_noise(x, at.normals, 1.0, root)  # type: ignore[attr-defined]
         if self.decay == "l2":
             move = move.add(x, alpha=self.weight_decay)
         second = at.buffer("second", x)

@@ -103,8 +103,8 @@ class RMSpropSDE(PreconditionedSDE):
             scale = math.sqrt(unit)
             divisor = self.divisor(v, self.eps / scale, at)
         else:
-            gradient, second = self.decayed_moments(x, at)
-            move = torch.addcmul(gradient, *self.noise_factors(x, at), value=at.root)
+            gradient, second, one, other = self.moments_and_factors(x, at)
+            move = torch.addcmul(gradient, one, other, value=at.root)
             divisor = self.divisor(v, self.eps, at)
             v.lerp_(second, self.one_minus_beta2 / at.substeps)
             scale = 1.0

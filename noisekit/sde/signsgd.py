@@ -73,12 +73,7 @@ class SignSGDSDE(OptimizerSDE):
     def _correlated_signs(self, x: Tensor, at: Substep) -> tuple[Tensor, Tensor]:
         """Return E[sign g] and a draw with mean 0 and covariance Cov(sign g), where they are correlated."""
         if is_normal(self.noise):
-            if self.shares_data and at.index > 0:
-                gradient, draw = self.noise.gradient_and_noise(x, at.normals)  # type: ignore[attr-defined]
-                variance = at.draws.held["variance"]
-            else:
-                gradient, variance = self.moments(x, at)
-                draw = self.noise.sqrt_covariance_product(x, at.normals)
+            gradient, variance, draw = self.moments_and_noise(x, at)
             # E[sign g] = erf(∇f/√(2 diag Σ))
             mean = torch.mul(gradient, (2 * variance).rsqrt_(), out=at.buffer("mean", x)).erf_()
         else:
