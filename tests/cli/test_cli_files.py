@@ -310,3 +310,42 @@ def test_one_file_given_twice_is_shown_once(folder, capsys):
     seen = [(row["file"], row["observable"]) for row in rows]
     assert len(seen) == len(set(seen))
     assert {file for file, _ in seen} == {"run.nc", "run.nc → run.nc"}
+
+
+def test_the_report_of_a_bare_record_fits_it(folder, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert main(["report", str(folder / "collected.nc"), "--output", str(page)]) == 0
+    assert "Fitting the noise" in capsys.readouterr().err
+    text = page.read_text(encoding="utf-8")
+    assert "the noise of one sample" in text
+    assert "Nothing has been fitted" not in text
+
+
+@pytest.mark.parametrize("name", ["collect", "analyze", "predict", "compare", "scale", "report", "export"])
+def test_help_ends_with_an_example_and_its_groups_have_names(capsys, name):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    text = capsys.readouterr().out
+    assert f"Example: noisekit {name} " in text
+    assert "settings options" not in text
+    assert "{FLOAT" not in text
+
+
+def test_the_list_of_commands_is_short(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert "Example:" not in text
+    assert len(text.splitlines()) < 40
+
+
+def test_all_that_is_missing_is_named_at_once(capsys):
+    assert main(["predict"]) == 2
+    assert "needs --optimizer, --learning-rate and a FILE; see" in capsys.readouterr().err
+
+
+def test_predictions_show_intervals_and_what_is_not_told(folder, capsys):
+    text = said(capsys, "predict", folder / "collected.nc", "--optimizer", "sgd", "--lr", 0.1)
+    assert "In brackets: 95 % intervals." in text
+    assert "Floors are known to a factor of " in text
+    assert "not known" not in text.partition("Does the theory apply?")[0]
