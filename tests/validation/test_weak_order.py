@@ -119,6 +119,7 @@ def test_order_2_of_sgd_is_steeper():
     assert found.slope == pytest.approx(2, abs=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rmsprop", "adam"])
 def test_order_2_of_adaptive_optimizers_is_steeper(name):
     sde = {
