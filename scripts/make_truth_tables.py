@@ -33,6 +33,7 @@ FROM_ZERO = 1.2
 ARMS = (
     "consistent",
     "surrogate",
+    "order_two",
     "published",
     "malladi",
     "gaussian_law",
@@ -68,6 +69,7 @@ def tables(tree: xr.DataTree) -> dict[str, str]:
         "laws": _laws(real),
         "ablation": _grid(warm, ARMS),
         "from_zero": _grid(zero, ("consistent", "published", "malladi")),
+        "order_two": _order_two(rows),
         "synthetic": _synthetic(own[own["noise"] != "minibatch"]),
         "insights": _insights(insight_table(tree)),
     }
@@ -133,6 +135,21 @@ def _grid(rows: pd.DataFrame, arms: Iterable[str]) -> str:
                 cells.append(f"{_figure(row['gap'], row['gap_error'])}, {row['std_ratio']:.2f}{_lost(row)}")
         if any(cells):
             lines.append([arm.replace("_", " "), *cells])
+    return markdown(lines)
+
+
+def _order_two(rows: pd.DataFrame) -> str:
+    """Return the SDEs of weak order 1 and 2 beside each other."""
+    head = ["experiment", "order 1", "order 1, dt → 0", "order 2", "at worst, order 1", "at worst, order 2"]
+    lines = [[*head, "spread, order 1", "spread, order 2"]]
+    for name, group in rows.groupby("experiment", sort=False):
+        known = group.set_index("prediction")
+        if "order_two" not in known.index:
+            continue
+        one, two = known.loc["consistent"], known.loc["order_two"]
+        gaps = [(one, "gap"), (one, "limit_gap"), (two, "gap"), (one, "worst_gap"), (two, "worst_gap")]
+        figures = [_figure(row[which], row[f"{which}_error"]) for row, which in gaps]
+        lines.append([f"`{name}`", *figures, *(f"{row['std_ratio']:.2f}" for row in (one, two))])
     return markdown(lines)
 
 

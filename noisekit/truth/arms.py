@@ -31,6 +31,8 @@ class Arm:
     """What is done to the noise."""
     fit: str = ""
     """Which model, fitted to gradients recorded under another seed, takes the place of the noise."""
+    order: int = 1
+    """Weak order of the SDE."""
     refinement: float = 1.0
     """Factor on the substeps; 0 stands for one substep."""
 
@@ -45,6 +47,7 @@ ARMS: dict[str, Arm] = {
         Arm("consistent", "SDE with the noise of the data at x"),
         Arm("fine", "the same at half the step", "check", refinement=2),
         Arm("surrogate", "one Euler step for each optimizer step: no SDE any more", "check", refinement=0),
+        Arm("order_two", "SDE of weak order 2", order=2),
         Arm("published", "SDE as published (Compagnoni et al. 2025)", variant="published"),
         Arm("malladi", "SDE of Malladi et al. 2022", variant="malladi"),
         Arm("gaussian_law", "Gaussian noise with the covariance of the data", change=with_gaussian_law),

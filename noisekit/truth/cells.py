@@ -99,8 +99,12 @@ class EnsembleCell(Cell):
 
     @property
     def cost(self) -> float:
-        substeps = 1 if self.arm == TRUTH else find_arm(self.arm).substeps(self.experiment.substeps)
-        return self.experiment.steps * self.experiment.replicates * (substeps + 1)
+        updates = self.experiment.steps * self.experiment.replicates
+        if self.arm == TRUTH:
+            return 2.0 * updates
+        arm = find_arm(self.arm)
+        # Order 2 takes five times the gradients.
+        return updates * (arm.substeps(self.experiment.substeps) + 1) * (5.0 if arm.order == 2 else 1.0)
 
     def path(self, folder: Path) -> Path:
         key = self.experiment.key(f"{self.arm}@{self.device}")

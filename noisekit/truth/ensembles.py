@@ -126,6 +126,7 @@ def predicted_paths(experiment: Experiment, arm: Arm, device: str | None = None)
         problem.gradient,
         noise,
         experiment.learning_rate,
+        order=arm.order,
         **experiment.settings,
         **variant,
     )

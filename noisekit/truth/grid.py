@@ -12,6 +12,7 @@ Preset = Literal["quick", "full", "gpu"]
 
 VARIANTS = ("published", "malladi")
 CONTROLS = ("double_covariance", "isotropic", "ode")
+ORDER_TWO = "order_two"
 FITTED = ("fitted_gaussian", "fitted_student_t", "fitted_covariance")
 MAIN = ("consistent", "fine")
 
@@ -80,7 +81,8 @@ def _analytic() -> list[Experiment]:
     rows = []
     for optimizer, rate in rates.items():
         common = {"learning_rate": rate, "replicates": 16384 if optimizer == "sgd" else 4096}
-        arms = _arms(optimizer, "surrogate", *CONTROLS)
+        higher = (ORDER_TWO,) if optimizer != "signsgd" else ()
+        arms = _arms(optimizer, "surrogate", *higher, *CONTROLS)
         rows.append(_experiment("quadratic", optimizer, **_QUADRATIC | common, arms=arms))
         for problem, scale, slow in (("embedded-saddle", 0.3, 0.3), ("rosenbrock", 20.0, 0.01)):
             own = rate * slow if optimizer == "sgd" else rate
@@ -88,7 +90,7 @@ def _analytic() -> list[Experiment]:
             rows.append(_experiment(problem, optimizer, **given, arms=(*_arms(optimizer), "ode")))
         # The design is nearly isotropic, so that an isotropic Σ would be no control here.
         given = _REGRESSION | common | {"replicates": 256 if optimizer == "signsgd" else 2048}
-        arms = (*_arms(optimizer), "double_covariance", "ode")
+        arms = (*_arms(optimizer), *higher, "double_covariance", "ode")
         rows.append(_experiment("linear-regression", optimizer, **given, arms=arms))
     for df in (1.0, 2.0, 5.0):
         for optimizer in ("sgd", "signsgd", "adamw"):
@@ -106,7 +108,8 @@ def _real_minibatches() -> list[Experiment]:
         if optimizer.startswith("rmsprop"):
             controls.append("no_v_noise")
         replicates = {"sgd": 2048, "signsgd": 256}.get(optimizer, 1280)
-        arms = _arms(optimizer, "surrogate", *controls, *FITTED)
+        higher = (ORDER_TWO,) if optimizer in ("sgd", "adam", "adamw") else ()
+        arms = _arms(optimizer, "surrogate", *higher, *controls, *FITTED)
         common = {"steps": 40, "replicates": replicates}
         rows.append(_experiment("breast-cancer-mlp", optimizer, **common, arms=arms))
         if optimizer in ADAPTIVE:
@@ -126,10 +129,11 @@ def _images_and_text() -> list[Experiment]:
         "shakespeare-gpt": {"n_samples": 48, "steps": 8},
     }
     replicates = {
-        "fashion-cnn": {"sgd": 256, "signsgd": 96, "adamw": 128},
+        "fashion-cnn": {"sgd": 512, "signsgd": 96, "adamw": 128},
         "fashion-resnet": {"sgd": 128, "adamw": 96},
-        "shakespeare-gpt": {"sgd": 64, "adamw": 48},
+        "shakespeare-gpt": {"sgd": 128, "adamw": 48},
     }
+    unresolved = {("fashion-cnn", "sgd"), ("shakespeare-gpt", "sgd")}
     rates = {"sgd": 0.02, "signsgd": 0.0005, "adamw": 0.001}
     # The text model is at its beginning, where gradients are large and their noise matters less.
     faster = {"sgd": 0.3, "adamw": 0.003}
@@ -141,7 +145,7 @@ def _images_and_text() -> list[Experiment]:
             replicates=count,
             pretraining=40,
             warmup=10,
-            arms=(*MAIN, "ode"),
+            arms=(*MAIN, *((ORDER_TWO,) if (problem, optimizer) in unresolved else ()), "ode"),
             **sizes[problem],
         )
         for problem, counts in replicates.items()
