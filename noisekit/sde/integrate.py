@@ -129,7 +129,7 @@ def integrate(
             "observables": sorted(functions),
             "keep_state": keep_state,
             "quantiles": list(levels),
-            "start": [float(value.double().sum()) for value in state.values()],
+            "start": [float(value.sum(dtype=torch.float64)) for value in state.values()],
             "fused": fused,
             "equation": [] if checkpoint is None else _fingerprint(sde, x, start_step + steps - 1),
         }
