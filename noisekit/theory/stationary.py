@@ -95,6 +95,8 @@ def stationary_law(
     Where it ends: with Student-t noise v is held constant, which makes RMSprop (β = .99) 1.5 %, 7 % and 20 %
     too wide at ν = 5, 3 and 2.5. Weight decay and a minimum off 0 leave a mean gradient; where that is not
     small beside the noise the covariance is off by some percent (SignSGD 8 %, RMSpropW 4 % at θ = 1).
+    SignSGD without decay moves by ±η: where ηλℓ/σ nears 1 its law depends on where x₀ lies between two
+    multiples of η, and what is given here is about the mean over such places.
 
     Raises:
         InputError: no stationary law (H not positive definite, learning rate too large), shapes that differ.

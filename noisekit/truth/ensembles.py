@@ -120,15 +120,16 @@ def predicted_paths(experiment: Experiment, arm: Arm, device: str | None = None)
         noise = true_noise(experiment, problem)
     if arm.change is not None:
         noise = arm.change(noise)
-    variant = {} if experiment.optimizer in ("sgd", "signsgd") else {"variant": arm.variant}
+    of_arm: dict[str, Any] = {} if arm.order == 1 else {"order": arm.order}
+    if experiment.optimizer not in ("sgd", "signsgd"):
+        of_arm["variant"] = arm.variant
     sde = build_sde(
         experiment.optimizer,
         problem.gradient,
         noise,
         experiment.learning_rate,
-        order=arm.order,
         **experiment.settings,
-        **variant,
+        **of_arm,
     )
     return integrate(
         sde,
