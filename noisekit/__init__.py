@@ -86,6 +86,8 @@ _ROOM_OF = {
     "write_report": "report",
 }
 
+_ROOMS = {*_ROOM_OF.values(), "plots", "truth"}
+
 __all__ = sorted(["__version__", *_ROOM_OF])
 
 
@@ -94,6 +96,8 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f"noisekit.{_ROOM_OF[name]}"), name)
     if name.startswith("plot_"):
         return getattr(import_module("noisekit.plots"), name)
+    if name in _ROOMS:
+        return import_module(f"noisekit.{name}")
     raise AttributeError(f"module 'noisekit' has no attribute {name!r}")
 
 

@@ -20,6 +20,8 @@ class Run(Command):
 
     Writes one data file and one HTML report, and prints the headline numbers. Under torchrun, as
     `torchrun --nproc-per-node 4 -m noisekit run`, the processes share the work.
+
+    Example: noisekit run digits-mlp --optimizers sgd adamw
     """
 
     problem: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROBLEM")] = "fashion-cnn"

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from noisekit.errors import InputError, UnsupportedModelError
+from noisekit.errors import InputError, UnsupportedModelError, kind_of
 from noisekit.gradients.batch import Batch, tensors_of, trainable
 from noisekit.gradients.hooks import find_targets
 from noisekit.gradients.model_state import ModelState
@@ -74,9 +74,9 @@ def check_training(
 ) -> None:
     """Raise where the parts of a training loop do not fit together."""
     if not isinstance(model, nn.Module):
-        raise InputError(f"model is a {type(model).__name__}: give the torch.nn.Module that is trained.")
+        raise InputError(f"model is {kind_of(model)}: give the torch.nn.Module that is trained.")
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise InputError(f"optimizer is a {type(optimizer).__name__}: give the loop's torch.optim.Optimizer.")
+        raise InputError(f"optimizer is {kind_of(optimizer)}: give the loop's torch.optim.Optimizer.")
     if loss_fn is not None and not callable(loss_fn):
         raise InputError(f"loss_fn is {loss_fn!r}: give what the loop calls as loss_fn(outputs, targets).")
     if micro_batches < 1:

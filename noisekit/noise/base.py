@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noisekit.errors import InputError
+from noisekit.errors import InputError, kind_of
 
 
 class NoiseModel(ABC):
@@ -108,9 +108,7 @@ def as_real(name: str, value: Any) -> Tensor:
     try:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
-        raise InputError(
-            f"{name} is a {type(value).__name__}; give a number or a tensor of numbers."
-        ) from None
+        raise InputError(f"{name} is {kind_of(value)}; give a number or a tensor of numbers.") from None
     if tensor.is_complex() or tensor.dtype == torch.bool or tensor.numel() == 0:
         came = "empty" if tensor.numel() == 0 else str(tensor.dtype)
         raise InputError(f"{name} is {came}; give real numbers, one or more.")

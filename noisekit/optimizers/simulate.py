@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from noisekit._typing import Observable, OptimizerFactory, State
-from noisekit.errors import InputError
+from noisekit.errors import InputError, kind_of
 from noisekit.gradients.ranks import Ranks
 from noisekit.noise.base import NoiseModel, check_flag
 from noisekit.optimizers.state import (
@@ -88,9 +88,7 @@ def simulate_optimizer(
         check_count("start_step", start_step, least=0),
     )
     if not isinstance(problem, Problem):
-        raise InputError(
-            f"problem is a {type(problem).__name__}; give one such as Quadratic or ModelProblem."
-        )
+        raise InputError(f"problem is {kind_of(problem)}; give one such as Quadratic or ModelProblem.")
     keep_state, progress = check_flag("keep_state", keep_state), check_flag("progress", progress)
     replacement = check_flag("replacement", replacement)
     n_samples = _check_source(problem, noise, batch_size, replacement)
@@ -198,9 +196,7 @@ def _check_source(
         )
     if batch_size is None:
         if not isinstance(noise, NoiseModel):
-            raise InputError(
-                f"noise is a {type(noise).__name__}; give a noise model such as GaussianNoise(scale=…)."
-            )
+            raise InputError(f"noise is {kind_of(noise)}; give a noise model such as GaussianNoise(scale=…).")
         return 0
     check_count("batch_size", batch_size)
     if not hasattr(problem, "minibatch_gradient"):

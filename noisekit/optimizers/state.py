@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from noisekit._typing import OptimizerFactory, State
-from noisekit.errors import InputError
+from noisekit.errors import InputError, kind_of
 
 STATE_KEYS = {"exp_avg": "m", "momentum_buffer": "m", "exp_avg_sq": "v", "square_avg": "v"}
 """torch's names of the running averages, and the names they have here."""
@@ -31,7 +31,7 @@ def optimizer_state(optimizer: Optimizer) -> tuple[int, State]:
     (0, {'x': tensor([0.5000, 2.0000]), 'm': tensor([1., 0.])})
     """
     if not isinstance(optimizer, Optimizer):
-        raise InputError(f"optimizer is a {type(optimizer).__name__}; give a torch.optim.Optimizer.")
+        raise InputError(f"optimizer is {kind_of(optimizer)}; give a torch.optim.Optimizer.")
     params = [p for group in optimizer.param_groups for p in group["params"]]
     states = {p: optimizer.state.get(p, {}) for p in params}
     names = {name for p in params for key, name in STATE_KEYS.items() if _tensor_in(states[p], key, p)}
@@ -89,7 +89,7 @@ def checked_optimizer(make_optimizer: OptimizerFactory, param: torch.nn.Paramete
     """Return the optimizer the caller's function makes over one parameter."""
     if not callable(make_optimizer):
         raise InputError(
-            f"make_optimizer is a {type(make_optimizer).__name__}; give a function of a list of parameters, "
+            f"make_optimizer is {kind_of(make_optimizer)}; give a function of a list of parameters, "
             "such as lambda p: torch.optim.Adam(p, lr=1e-3)."
         )
     try:

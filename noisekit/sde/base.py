@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from noisekit._typing import GradientFunction, State
-from noisekit.errors import InfiniteVarianceError, InputError
+from noisekit.errors import InfiniteVarianceError, InputError, kind_of
 from noisekit.noise.base import NoiseModel
 from noisekit.noise.gaussian import GaussianNoise
 from noisekit.sde.brownian import Draws
@@ -91,9 +91,7 @@ class OptimizerSDE(ABC):
                 "gradient must be a function of x (replicate, coordinate), such as problem.gradient."
             )
         if not isinstance(noise, NoiseModel):
-            raise InputError(
-                f"noise is a {type(noise).__name__}; give a noise model such as GaussianNoise(scale=…)."
-            )
+            raise InputError(f"noise is {kind_of(noise)}; give a noise model such as GaussianNoise(scale=…).")
         if schedule is not None and not callable(schedule):
             raise InputError("schedule must be a function of the step that returns a factor, or None.")
         if isinstance(order, bool) or not isinstance(order, int) or order not in (1, 2):

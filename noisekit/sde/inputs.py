@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from noisekit._typing import Observable, State
-from noisekit.errors import InputError
+from noisekit.errors import InputError, kind_of
 
 
 def check_count(name: str, value: int, *, least: int = 1) -> int:
@@ -54,7 +54,7 @@ def check_state(given: State | None) -> State:
 def check_file(value: str | Path | None) -> Path | None:
     """Return ``value`` as a path, None if there is none."""
     if value is not None and not isinstance(value, (str, os.PathLike)):
-        raise InputError(f"checkpoint is a {type(value).__name__}; give the path of a file, or None.")
+        raise InputError(f"checkpoint is {kind_of(value)}; give the path of a file, or None.")
     return None if value is None else Path(value)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from noisekit._typing import Observable, State
-from noisekit.errors import InputError
+from noisekit.errors import InputError, kind_of
 from noisekit.gradients.ranks import Ranks
 from noisekit.noise.base import check_flag
 from noisekit.sde.base import OptimizerSDE, Substep
@@ -88,7 +88,7 @@ def integrate(
     """
     if not isinstance(sde, OptimizerSDE) or not isinstance(solver, (Solver, type(None))):
         raise InputError(
-            f"sde is a {type(sde).__name__} and solver a {type(solver).__name__}; "
+            f"sde is {kind_of(sde)} and solver {kind_of(solver)}; "
             "give an equation such as AdamSDE(…), and a solver such as EulerMaruyama() or None."
         )
     steps, save_every = check_count("steps", steps), check_count("save_every", save_every)
@@ -117,6 +117,7 @@ def integrate(
         settings = sde.settings() | {"solver": solver.name, "start_step": start_step}
         if fused:
             settings["random_numbers"] = "philox"
+        compared = ranks is not None or path is not None
         identity = settings | {
             "sde": sde.name,
             "learning_rate": sde.learning_rate,
@@ -129,7 +130,7 @@ def integrate(
             "observables": sorted(functions),
             "keep_state": keep_state,
             "quantiles": list(levels),
-            "start": [float(value.sum(dtype=torch.float64)) for value in state.values()],
+            "start": [float(value.double().sum()) for value in state.values() if compared],
             "fused": fused,
             "equation": [] if checkpoint is None else _fingerprint(sde, x, start_step + steps - 1),
         }

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from noisekit._typing import State
-from noisekit.errors import InputError
+from noisekit.errors import InputError, kind_of
 from noisekit.gradients.ranks import Ranks
 from noisekit.sde.blocks import Block, group_blocks, replicate_blocks
 
@@ -35,7 +35,7 @@ class Share:
         products of matrices round differently for other numbers of rows.
         """
         if not isinstance(ranks, (Ranks, type(None))):
-            raise InputError(f"ranks is a {type(ranks).__name__}; give nk.Ranks() or None.")
+            raise InputError(f"ranks is {kind_of(ranks)}; give nk.Ranks() or None.")
         blocks = replicate_blocks(*x.shape, on_cpu=x.device.type == "cpu")
         if ranks is None:
             return cls(blocks, [len(x)], None)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from noisekit.errors import InfiniteVarianceError, InputError, unknown_name
+from noisekit.errors import InfiniteVarianceError, InputError, kind_of, unknown_name
 from noisekit.noise import GaussianNoise, StudentTNoise
 from noisekit.noise.base import NoiseModel
 from noisekit.noise.hessian_products import hessian_vector_product
@@ -105,11 +105,9 @@ def robustness(
             f"target = {target:g}: a loss that can be reached is needed, above 0 on a Quadratic."
         )
     if not isinstance(problem, Problem):
-        raise InputError(
-            f"problem is a {type(problem).__name__}; give one such as Quadratic or ModelProblem."
-        )
+        raise InputError(f"problem is {kind_of(problem)}; give one such as Quadratic or ModelProblem.")
     if not isinstance(noise, NoiseModel):
-        raise InputError(f"noise is a {type(noise).__name__}; give a noise model such as GaussianNoise.")
+        raise InputError(f"noise is {kind_of(noise)}; give a noise model such as GaussianNoise.")
     if sweep not in ("noise", "df", "batch_size"):
         raise unknown_name("sweep", sweep, ("noise", "df", "batch_size"))
     named = isinstance(optimizers, Mapping) and all(isinstance(s, Mapping) for s in optimizers.values())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from math import sqrt
 from typing import Any, Literal
 
-from noisekit.errors import InputError, unknown_name
+from noisekit.errors import InputError, kind_of, unknown_name
 from noisekit.theory.inputs import check_beta, check_betas, check_count, check_optimizer, check_positive
 
 Preset = Literal["sde", "sqrt", "fixed_lr"]
@@ -67,7 +67,7 @@ def scale_hyperparameters(
 def _checked(name: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(hyperparameters, Mapping):
         raise InputError(
-            f"hyperparameters is a {type(hyperparameters).__name__}; a dict such as {{'lr': 1e-3}} is needed."
+            f"hyperparameters is {kind_of(hyperparameters)}; a dict such as {{'lr': 1e-3}} is needed."
         )
     known = _KEYS[name.rstrip("w")]
     checked: dict[str, Any] = {}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisekit._readable import Readable
-from noisekit.errors import InputError
+from noisekit.errors import InputError, kind_of
 from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters
 from noisekit.theory.inputs import (
     Array,
@@ -159,7 +159,7 @@ def steps_to_target(law: TransientLaw, target: float) -> float:
     0.5
     """
     if not isinstance(law, TransientLaw):
-        raise InputError(f"law is a {type(law).__name__}; give what transient_law returns.")
+        raise InputError(f"law is {kind_of(law)}; give what transient_law returns.")
     goal = check_positive("target", target)
     below = np.flatnonzero(law.loss <= goal)
     if below.size == 0:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisekit._typing import Observable
-from noisekit.errors import InputError
+from noisekit.errors import InputError, kind_of
 from noisekit.noise.base import check_flag
 from noisekit.sde.solution import Solution
 from noisekit.theory.inputs import as_number, as_real
@@ -75,7 +75,7 @@ def compare(
         check_solution("refined", refined)
     if observables is not None and not isinstance(observables, Sequence | Mapping):
         raise InputError(
-            f"observables is a {type(observables).__name__}; give names, or a dict from names to functions."
+            f"observables is {kind_of(observables)}; give names, or a dict from names to functions."
         )
     check_flag("paired", paired)
     steps = common_steps(prediction, reference, refined)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from noisekit._typing import Observable, OptimizerFactory, State
-from noisekit.errors import InputError
+from noisekit.errors import InputError, kind_of
 from noisekit.noise.base import NoiseModel, check_flag
 from noisekit.optimizers.state import STATE_KEYS, checked_optimizer, probe_optimizer, read_entry, write_state
 from noisekit.problems.base import Problem
@@ -57,11 +57,9 @@ def simulate_coupled(
     start_step = check_count("start_step", start_step, least=0)
     replicates, seed = check_count("replicates", replicates), check_seed(seed)
     if not isinstance(problem, Problem):
-        raise InputError(
-            f"problem is a {type(problem).__name__}; give one such as Quadratic or ModelProblem."
-        )
+        raise InputError(f"problem is {kind_of(problem)}; give one such as Quadratic or ModelProblem.")
     if not isinstance(noise, NoiseModel):
-        raise InputError(f"noise is a {type(noise).__name__}; give a noise model such as GaussianNoise.")
+        raise InputError(f"noise is {kind_of(noise)}; give a noise model such as GaussianNoise.")
     functions, given = check_observables(observables), check_state(init_state)
     check_flag("keep_state", keep_state)
     x = replicate_x0(x0, replicates)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from noisekit._typing import Observable
-from noisekit.errors import InputError, unknown_name
+from noisekit.errors import InputError, kind_of, unknown_name
 from noisekit.sde.solution import Solution
 from noisekit.theory.inputs import Array
 
@@ -18,7 +18,7 @@ def check_solution(label: str, given: object) -> None:
     """Refuse what is no Solution."""
     if not isinstance(given, Solution):
         raise InputError(
-            f"The {label} is a {type(given).__name__}; a Solution is needed, as integrate and "
+            f"The {label} is {kind_of(given)}; a Solution is needed, as integrate and "
             "simulate_optimizer return."
         )
 
@@ -81,7 +81,7 @@ def curves(
 def evaluate(name: str, function: Observable, x: torch.Tensor) -> torch.Tensor:
     """Return the observable of x (replicate, coordinate), (replicate,), or say what it is instead."""
     if not callable(function):
-        raise InputError(f"Observable {name!r} is a {type(function).__name__}; a function of x is needed.")
+        raise InputError(f"Observable {name!r} is {kind_of(function)}; a function of x is needed.")
     values = function(x)
     fits = isinstance(values, torch.Tensor) and values.shape == x.shape[:1] and not values.is_complex()
     if not fits:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisekit._readable import Readable
-from noisekit.errors import InputError
+from noisekit.errors import InputError, kind_of
 from noisekit.noise.base import check_flag
 from noisekit.sde.solution import Solution
 from noisekit.theory.inputs import as_finite
@@ -82,8 +82,7 @@ def weak_order(
     for label, function in (("prediction", prediction), ("reference", reference)):
         if not callable(function):
             raise InputError(
-                f"{label} is a {type(function).__name__}; a function from the learning rate to a Solution is "
-                "needed."
+                f"{label} is {kind_of(function)}; a function from the learning rate to a Solution is needed."
             )
     check_flag("paired", paired)
     rates = np.sort(rates)[::-1]
