@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from noisekit.errors import InputError, unknown_name
+from noisekit.errors import InputError, kind_of, unknown_name
 
 Array = NDArray[np.float64]
 
@@ -107,7 +107,7 @@ def as_real(name: str, values: Any) -> Array:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(
-            f"{name} is a {_kind(given, values)}; a tensor or an array of real numbers is needed."
+            f"{name} is {_kind(given, values)}; a tensor or an array of real numbers is needed."
         ) from None
     if array.size == 0:
         raise InputError(f"{name} is empty; at least one value is needed.")
@@ -126,7 +126,7 @@ def as_finite(name: str, values: Any) -> Array:
 
 def _kind(given: Any, values: Any) -> str:
     """Return the type of ``given``, and what it holds where that is the trouble: "list of text"."""
-    name = type(given).__name__
+    name = kind_of(given)
     try:
         kind = np.asarray(values).dtype.kind
     except (ValueError, RuntimeError):

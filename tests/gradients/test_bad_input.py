@@ -99,8 +99,8 @@ def test_statistics_of_what_does_not_fit(change: dict[str, Any], message: str) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": None}, "model is a NoneType"),
-        ({"optimizer": None}, "optimizer is a NoneType"),
+        ({"model": None}, "model is None"),
+        ({"optimizer": None}, "optimizer is None"),
         ({"optimizer": torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=0.1)}, "no parameter of this model"),
         ({"micro_batches": 0}, "micro_batches is 0"),
         ({"schedule": 10}, "function of the step"),

@@ -110,7 +110,7 @@ def test_the_largest_ratio_is_named_and_is_the_limit():
         (("adam", {"weight_decay": -1}, 2), "weight_decay = -1"),
         (("adam", {"steps": -5}, 2), "steps = -5"),
         (("adam", {"batch_size": 0}, 2), "batch_size = 0"),
-        (("adam", None, 2), "NoneType"),
+        (("adam", None, 2), "None"),
         (("sgd", {"lr": 0.1, "batch_size": 2}, 0.1), "ratio of at least 0.5"),
     ],
 )

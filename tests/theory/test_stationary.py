@@ -197,7 +197,7 @@ def test_noise_may_be_a_model_a_matrix_or_variances():
         ({"noise": [[1.0, 2.0], [2.0, 1.0]]}, "eigenvalue -1"),
         ({"noise": np.ones((2, 2, 2))}, "shape"),
         ({"noise": {}}, "empty mapping"),
-        ({"noise": None}, "NoneType"),
+        ({"noise": None}, "None"),
         ({"noise": [1.0, np.inf], "optimizer": "signsgd"}, "StudentTNoise"),
         ({"hessian": []}, "empty"),
         ({"hessian": torch.tensor([1.0 + 1.0j, 2.0])}, "real numbers"),

@@ -209,7 +209,7 @@ def test_bad_input():
     with pytest.raises(InputError, match="No observable in common"):
         compare(p, ensemble(1.0, 0.1, 10, 1, name="accuracy"))
     for change, words in (
-        ({"prediction": None}, "NoneType; a Solution"),
+        ({"prediction": None}, "is None; a Solution"),
         ({"observables": []}, "observables is empty"),
         ({"observables": {"x": lambda x: x.expand(-1, 2)}}, "one real value a replicate"),
         ({"observables": {"x": 3}}, "a function of x"),

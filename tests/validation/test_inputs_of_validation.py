@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from noisekit.errors import InfiniteVarianceError, InputError
+from noisekit.errors import InfiniteVarianceError, InputError, kind_of
 from noisekit.noise import GaussianNoise, StudentTNoise
 from noisekit.optimizers import simulate_optimizer
 from noisekit.problems import Quadratic
@@ -77,7 +77,7 @@ def refused(call, name, value, words, error=InputError):
     ],
 )
 def test_what_is_no_solution(call, name, value):
-    refused(call, name, value, f"The {name} is a {type(value).__name__}; a Solution is needed")
+    refused(call, name, value, f"The {name} is {kind_of(value)}; a Solution is needed")
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_curves_may_be_tensors_and_lists():
 @pytest.mark.parametrize(
     ("call", "name", "value", "words"),
     [
-        ("compare", "refined", 3, "The refined is a int"),
-        ("compare", "observables", 3, "observables is a int"),
+        ("compare", "refined", 3, "The refined is an int"),
+        ("compare", "observables", 3, "observables is an int"),
         ("compare", "observables", [3], "no observable in both solutions '3'"),
         ("compare", "observables", {"x": lambda x: "high"}, "returned 'high'"),
         ("compare", "observables", {"x": lambda x: x[:, 0] * 1j}, "one real value a replicate"),
@@ -138,8 +138,8 @@ def test_curves_may_be_tensors_and_lists():
         ("weak_order", "learning_rates", [0.1, 0.2, 0.3], "at least 4"),
         ("weak_order", "learning_rates", [-0.1, 0.1, 0.2, 0.3], "at least 4 different positive"),
         ("weak_order", "prediction", RUNS, "prediction is a Solution; a function"),
-        ("weak_order", "reference", None, "reference is a NoneType; a function"),
-        ("weak_order", "prediction", lambda r: None, "The prediction is a NoneType"),
+        ("weak_order", "reference", None, "reference is None; a function"),
+        ("weak_order", "prediction", lambda r: None, "The prediction is None"),
         ("weak_order", "paired", 1, "paired is 1"),
         ("fit_order", "learning_rates", [0.1] * 4, "two different positive"),
         ("fit_order", "learning_rates", [0.1, 0.2, 0.3, math.inf], "infinite"),
@@ -158,7 +158,7 @@ def test_what_belongs_to_one_argument(call, name, value, words):
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("problem", None, "problem is a NoneType"),
+        ("problem", None, "problem is None"),
         ("problem", "quadratic", "problem is a str"),
         ("make_optimizer", None, "make_optimizer"),
         ("make_optimizer", lambda p: 3, "must return a torch.optim.Optimizer"),
