@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Literal
@@ -143,12 +144,23 @@ class ModelProblem:
         return {name: part.reshape(*x.shape[:-1], *shape) for name, part, shape in shapes}
 
     def flatten(self, parameters: dict[str, Tensor]) -> Tensor:
-        """Return x (…, coordinate) from named tensors (…, *shape): the inverse of ``unflatten``."""
-        pairs = zip(self.parameter_names, self.parameter_shapes, strict=True)
-        parts = [
-            parameters[n].reshape(*parameters[n].shape[: parameters[n].ndim - len(s)], -1) for n, s in pairs
-        ]
-        return torch.cat(parts, -1)
+        """Return x (…, coordinate) from named tensors (…, *shape): the inverse of ``unflatten``.
+
+        A parameter that is not there has no part in the loss: its coordinates are 0.
+        """
+        known = {
+            n: parameters[n].reshape(*parameters[n].shape[: parameters[n].ndim - len(s)], -1)
+            for n, s in zip(self.parameter_names, self.parameter_shapes, strict=True)
+            if n in parameters
+        }
+        like = next(iter(known.values()))
+        return torch.cat(
+            [
+                known[n] if n in known else like.new_zeros(*like.shape[:-1], math.prod(s))
+                for n, s in zip(self.parameter_names, self.parameter_shapes, strict=True)
+            ],
+            -1,
+        )
 
     def outputs(self, x: Tensor, inputs: Tensor) -> Tensor:
         """Return what the network says at ``x`` (coordinate,) about ``inputs`` (sample, …)."""

@@ -93,10 +93,11 @@ class AdamSDE(PreconditionedSDE):
         m, v = state["m"], state["v"]
         ratio, root = self._corrections(at.position + 1, at.position + 1)
         gradient, second = at_x
-        scale = v.sqrt() + self.eps * root
-        slope = 1 / (2 * v.sqrt() * scale.square())
-        ahead = self.rho1 * (gradient - m) / scale - self.rho2 * m * (second - v) * slope
-        return {"x": (-at.factor * ratio) * ahead}
+        # As a difference: the derivative in v is infinite where v is 0, as of an input that is always 0.
+        now = m / (v.sqrt() + self.eps * root)
+        m, v = torch.lerp(m, gradient, 1 - self.beta1), torch.lerp(v, second, self.one_minus_beta2)
+        later = m / (v.sqrt() + self.eps * root)
+        return {"x": (-at.factor * ratio / self.learning_rate) * (later - now)}
 
     def terms(self, state: State, at: Substep) -> tuple[State, State]:
         x, v, eta = state["x"], state["v"], self.learning_rate

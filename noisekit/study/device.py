@@ -12,8 +12,8 @@ def check_device(device: str | None) -> None:
     """
     if device is None or device == "cpu":
         return
-    kind, _, index = device.partition(":")
-    if kind != "cuda" or (":" in device and not index.isdigit()):
+    kind, _, index = device.partition(":") if isinstance(device, str) else (device, "", "")
+    if kind != "cuda" or (":" in str(device) and not index.isdigit()):
         raise unknown_name("device", device, ("cpu", "cuda"))
     import torch
 

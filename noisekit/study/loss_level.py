@@ -44,4 +44,5 @@ def loss_level(step: Array, loss: Array) -> tuple[float, float, float]:
     if not in_logarithms:
         return level, level - half, level + half
     value = math.exp(level) * float(np.exp(residual).mean())
+    half = min(half, 700.0)  # exp has no larger number
     return value, value * math.exp(-half), value * math.exp(half)

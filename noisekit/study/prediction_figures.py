@@ -94,8 +94,10 @@ def _folds(ratio: float) -> float:
 
 def _times(fold: Estimate, folds: Estimate) -> Estimate:
     """Return the product where its second factor may be 0, which has no logarithm."""
-    value, low, high = product(fold, folds) if folds[1] > 0 else (fold[0] * folds[0], 0.0, fold[2] * folds[2])
-    return value, low, high
+    if folds[1] > 0:
+        return product(fold, folds)
+    value, high = fold[0] * folds[0], fold[2] * folds[2]
+    return value, math.nan if math.isnan(high) else 0.0, high
 
 
 def _loss_note(setting: Setting) -> str:

@@ -41,10 +41,11 @@ def launched(device: str | None = None) -> Iterator[Ranks | None]:
     if size == "1":
         yield None
         return
-    if not all(os.environ.get(name, "").isdigit() for name in ("WORLD_SIZE", "RANK", "MASTER_PORT")):
+    numbers = all(os.environ.get(name, "").isdigit() for name in ("WORLD_SIZE", "RANK", "MASTER_PORT"))
+    if not numbers or not os.environ.get("MASTER_ADDR"):
         raise InputError(
-            f"WORLD_SIZE is {size!r}, but RANK or MASTER_PORT is no number; start the processes with "
-            "torchrun, or unset WORLD_SIZE."
+            f"WORLD_SIZE is {size!r}, but RANK or MASTER_PORT is no number, or MASTER_ADDR is missing; start "
+            "the processes with torchrun, or unset WORLD_SIZE."
         )
     # The command line looks at what it was given without waiting for torch.
     import torch

@@ -121,8 +121,6 @@ def _study(
             **_facts(problem, part, config),
         ),
     )
-    for name in config.optimizers:
-        tree[f"comparison/{name}"].attrs["paired"] = 1
     return tree
 
 

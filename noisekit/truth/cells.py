@@ -103,7 +103,7 @@ class EnsembleCell(Cell):
         if self.arm == TRUTH:
             return 2.0 * updates
         arm = find_arm(self.arm)
-        # Order 2 takes five times the gradients.
+        # Order 2 takes at least five times the gradients.
         return updates * (arm.substeps(self.experiment.substeps) + 1) * (5.0 if arm.order == 2 else 1.0)
 
     def path(self, folder: Path) -> Path:

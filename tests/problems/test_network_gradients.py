@@ -261,3 +261,22 @@ def test_dense_networks_go_through_in_one_pass_whatever_the_number_of_samples():
     sequential[0].register_forward_hook(lambda *_: calls.append(1))
     problem.gradient(points(problem).float())
     assert len(calls) == 1
+
+
+def test_a_parameter_that_has_no_part_in_the_loss_has_gradient_0():
+    class Apart(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.apart = nn.Linear(3, 2), nn.Linear(2, 2)
+
+        def forward(self, inputs):
+            return self.used(inputs).relu()
+
+    problem = ModelProblem(Apart(), nn.CrossEntropyLoss(), torch.randn(20, 3), torch.arange(20) % 2)
+    x = problem.x0[None]
+    mean, second = problem.gradient_moments(x)
+    torch.testing.assert_close(mean, problem.gradient(x))
+    assert mean.shape == second.shape == (1, 14)
+    assert not mean[0, 8:].any()
+    assert second[0, :8].any()
+    assert problem.per_sample_gradients(x).shape == (1, 20, 14)

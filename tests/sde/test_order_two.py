@@ -75,3 +75,16 @@ def test_the_floor_of_adaptive_optimizers_is_nearer_than_at_order_1(name):
     # Each ratio has a Monte-Carlo error of .022.
     assert off(1) < -0.07
     assert abs(off(2)) < 0.07
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "adam"])
+def test_a_coordinate_that_never_had_a_gradient_stays_finite(name):
+    curvature = torch.tensor([1.0, 0.0])
+    noise = nk.GaussianNoise(scale=torch.tensor([0.1, 0.0]))
+    state = {"v": torch.tensor([[1.0, 0.0]])} | ({"m": torch.zeros(1, 2)} if name == "adam" else {})
+    sde = build_sde(name, nk.Quadratic(curvature).gradient, noise, 0.01, order=2)
+    paths = nk.integrate(sde, torch.ones(2), steps=5, init_state=state, start_step=50)
+    x = paths.state["x"][0, -1]
+    assert torch.isfinite(x).all()
+    assert float(x[1]) == 1
+    assert float(x[0]) < 1
