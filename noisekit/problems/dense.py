@@ -42,7 +42,7 @@ def mlp_moments(
     names = _linears(problem)
     mean = {n: torch.zeros_like(p) for n, p in parameters.items()}
     second = {n: torch.zeros_like(p) for n, p in parameters.items()}
-    weighted = {n: torch.zeros_like(p) for n, p in parameters.items()}
+    weighted = {} if weights is None else {n: torch.zeros_like(p) for n, p in parameters.items()}
     for chunk in chunks:
         inputs, targets = problem.inputs[chunk], problem.targets[chunk]
         values, gradients = _inputs_and_output_gradients(problem, parameters, names, inputs, targets)

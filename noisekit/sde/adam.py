@@ -99,6 +99,19 @@ class AdamSDE(PreconditionedSDE):
         later = m / (v.sqrt() + self.eps * root)
         return {"x": (-at.factor * ratio / self.learning_rate) * (later - now)}
 
+    def _modified(self, first: State, state: State, at: Substep, at_x: Moments) -> State:
+        """Return the drift of the equation from ``first``, that of the leading order."""
+        if self.order == 1:
+            return first
+        extra, ahead = self._optimizer_drift(state, at, at_x), at.position + 1
+        return modified_drift(
+            lambda moved: self._drift(moved, ahead, at.factor), first, state, extra, self.learning_rate
+        )
+
+    def drift(self, state: State, at: Substep) -> State:
+        at_x = self.moments_now(state["x"])
+        return self._modified(self._drift(state, at.position, at.factor, at_x), state, at, at_x)
+
     def terms(self, state: State, at: Substep) -> tuple[State, State]:
         x, v, eta = state["x"], state["v"], self.learning_rate
         zeta = self.noise.sqrt_covariance_product(x, at.normals)
@@ -110,15 +123,17 @@ class AdamSDE(PreconditionedSDE):
             size = at.factor * ratio * (1 - self.beta1) * math.sqrt(eta)
             noise["x"] = -size * zeta / (v.sqrt() + self.eps * root)
             noise["v"] = square_noise(v, second, (gradient + zeta).square(), self.rho2, eta, at.dt)
-        if self.order == 1:
-            return first, noise
-
-        def drift_after(moved: State, steps: int = 0) -> State:
-            return self._drift(moved, at.position + steps, at.factor)
-
-        extra = self._optimizer_drift(state, at, at_x)
-        drift = modified_drift(lambda y: drift_after(y, 1), first, state, extra, eta)
-        return drift, modified_noise(drift_after, first, noise, state, eta, at.dt, still=self.positive)
+        if self.order == 2:
+            noise = modified_noise(
+                lambda moved: self._drift(moved, at.position, at.factor),
+                first,
+                noise,
+                state,
+                eta,
+                at.dt,
+                still=self.positive,
+            )
+        return self._modified(first, state, at, at_x), noise
 
     def euler_step(self, state: State, at: Substep) -> None:
         if self.order == 2:

@@ -112,6 +112,10 @@ class OptimizerSDE(ABC):
         (replicate, normal) or of ``at.draws``.
         """
 
+    def drift(self, state: State, at: Substep) -> State:
+        """Return the drift b of ``terms`` alone. Subclasses may leave out what only the noise needs."""
+        return self.terms(state, at)[0]
+
     def euler_step(self, state: State, at: Substep) -> None:
         """Advance ``state`` in place by Y ← Y + b dt + √dt noise.
 

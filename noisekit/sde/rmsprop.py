@@ -76,6 +76,19 @@ class RMSpropSDE(PreconditionedSDE):
         change = gradient / (later.sqrt() + self.eps) - gradient / (v.sqrt() + self.eps)
         return {"x": (-factor / self.learning_rate) * change}
 
+    def _modified(self, first: State, state: State, at: Substep, at_x: Moments) -> State:
+        """Return the drift of the equation from ``first``, that of the leading order."""
+        if self.order == 1:
+            return first
+        extra = self._optimizer_drift(state["v"], at.factor, at_x)
+        return modified_drift(
+            lambda moved: self._drift(moved, at.factor), first, state, extra, self.learning_rate
+        )
+
+    def drift(self, state: State, at: Substep) -> State:
+        at_x = self.moments_now(state["x"])
+        return self._modified(self._drift(state, at.factor, at_x), state, at, at_x)
+
     def terms(self, state: State, at: Substep) -> tuple[State, State]:
         x, v, eta = state["x"], state["v"], self.learning_rate
         zeta = self.noise.sqrt_covariance_product(x, at.normals)
@@ -85,14 +98,17 @@ class RMSpropSDE(PreconditionedSDE):
         if self.variant == "consistent":
             square = (gradient + zeta).square()
             noise["v"] = square_noise(v, second, square, self.rho2, eta, at.dt)
-        if self.order == 1:
-            return first, noise
-
-        def drift_at(moved: State) -> State:
-            return self._drift(moved, at.factor)
-
-        drift = modified_drift(drift_at, first, state, self._optimizer_drift(v, at.factor, at_x), eta)
-        return drift, modified_noise(drift_at, first, noise, state, eta, at.dt, still=self.positive)
+        if self.order == 2:
+            noise = modified_noise(
+                lambda moved: self._drift(moved, at.factor),
+                first,
+                noise,
+                state,
+                eta,
+                at.dt,
+                still=self.positive,
+            )
+        return self._modified(first, state, at, at_x), noise
 
     def euler_step(self, state: State, at: Substep) -> None:
         x, v, u = state["x"], state["v"], at.factor

@@ -97,17 +97,24 @@ class SGDSDE(OptimizerSDE):
         noise = {"x": (-at.factor * self._direct * root) * zeta}
         return noise | {"m": zeta / root} if self.momentum else noise
 
-    def terms(self, state: State, at: Substep) -> tuple[State, State]:
-        drift, noise = self._drift(state, at.factor), self._noise(state["x"], at)
+    def _modified(self, first: State, state: State, at: Substep) -> State:
+        """Return the drift of the equation from ``first``, that of order 1."""
         if self.order == 1:
-            return drift, noise
+            return first
+        return modified_drift(
+            lambda moved: self._drift(moved, at.factor), first, state, {}, self.learning_rate
+        )
 
-        def drift_at(moved: State) -> State:
-            return self._drift(moved, at.factor)
+    def drift(self, state: State, at: Substep) -> State:
+        return self._modified(self._drift(state, at.factor), state, at)
 
-        eta = self.learning_rate
-        noise = modified_noise(drift_at, drift, noise, state, eta, at.dt)
-        return modified_drift(drift_at, drift, state, {}, eta), noise
+    def terms(self, state: State, at: Substep) -> tuple[State, State]:
+        first, noise = self._drift(state, at.factor), self._noise(state["x"], at)
+        if self.order == 2:
+            noise = modified_noise(
+                lambda moved: self._drift(moved, at.factor), first, noise, state, self.learning_rate, at.dt
+            )
+        return self._modified(first, state, at), noise
 
     def euler_step(self, state: State, at: Substep) -> None:
         if self.momentum or self.order == 2:

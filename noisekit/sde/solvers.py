@@ -60,7 +60,7 @@ class StochasticHeun(Solver):
         euler = {name: state[name] + dt * drift[name] for name in sde.state_names}
         moved = {name: euler[name] + root * noise[name] for name in sde.state_names}
         end = replace(at, index=at.index + 1)
-        second, _ = sde.terms(moved, end)
+        second = sde.drift(moved, end)
         for name in sde.state_names:
             mean = state[name] + (0.5 * dt) * (drift[name] + second[name])
             if name in sde.positive:

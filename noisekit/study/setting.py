@@ -119,14 +119,14 @@ class Setting:
             low, high = low + self.hyper.eps, high + self.hyper.eps
         return (rate / high, rate / low) if low > 0 else (math.nan, math.nan)
 
-    def steps_to_fall(self, curvature: float, *, pull: float | None = None) -> float:
+    def steps_to_fall(self, curvature: float) -> float:
         """Return the steps in which the excess loss of a direction falls to 1/e; inf if it never does.
 
         −1/(2 ln|z|), z the larger root of z² − (1 + μ − κ)z + μ, κ = pull·λ, times 1 − β₁ for Adam.
         """
         hyper = self.hyper
         share = 1 - hyper.momentum if hyper.optimizer.startswith("adam") else 1.0
-        pull = (self.pull() if pull is None else pull) * curvature * share
+        pull = self.pull() * curvature * share
         if not pull > 0:
             return math.nan
         largest = float(np.abs(np.roots([1, -(1 + hyper.momentum - pull), hyper.momentum])).max())
