@@ -100,7 +100,7 @@ def from_first(ranks: Ranks | None, work: Callable[[], Result]) -> Result:
     return on_all(ranks, lambda: {"": work()} if is_first(ranks) else {})[""]
 
 
-def share_of(costs: Mapping[Key, float], ranks: Ranks | None) -> list[Key]:
+def tasks_of(costs: Mapping[Key, float], ranks: Ranks | None) -> list[Key]:
     """Return the tasks of this process: each task in turn goes to the one that has least to do."""
     if ranks is None:
         return list(costs)

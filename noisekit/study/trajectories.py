@@ -22,7 +22,7 @@ from noisekit.study.config import StudyConfig
 from noisekit.study.equations import study_noise
 from noisekit.study.parallel import Counter, run_tasks, workers_for
 from noisekit.study.progress import bar
-from noisekit.study.ranks import is_first, local_processes, moved, on_all, share_of
+from noisekit.study.ranks import is_first, local_processes, moved, on_all, tasks_of
 from noisekit.study.seeds import stage_seed
 from noisekit.validation import Comparison, compare
 
@@ -50,11 +50,11 @@ def compare_optimizers(
     names = sorted(config.optimizers, key=lambda name: name in ("sgd", "signsgd"))
     substeps = {"fine": 2 * config.substeps, "coarse": config.substeps, "real": 1}
     costs = {(name, kind): float(count) for kind, count in substeps.items() for name in names}
-    mine = share_of(costs, ranks)
+    mine = tasks_of(costs, ranks)
     saves = config.replicates * (config.steps // config.save_every + 1)
 
     def warm_states() -> dict[str, State]:
-        own = share_of(dict.fromkeys(names, 1.0), ranks)
+        own = tasks_of(dict.fromkeys(names, 1.0), ranks)
         found = {name: _warm_state(name, problem, x, config) for name in own}
         return {name: {key: value.cpu() for key, value in state.items()} for name, state in found.items()}
 

@@ -149,11 +149,11 @@ def test_every_task_has_one_process(size: int) -> None:
         def __init__(self, rank: int) -> None:
             self.rank, self.size = rank, size
 
-    shares = [sharing.share_of(costs, Of(rank)) for rank in range(size)]
+    shares = [sharing.tasks_of(costs, Of(rank)) for rank in range(size)]
     assert sorted(key for own in shares for key in own) == sorted(costs)
     loads = [sum(costs[key] for key in own) for own in shares]
     assert max(loads) <= max(4.0, 14 / size + 1)
-    assert sharing.share_of(costs, None) == list(costs)
+    assert sharing.tasks_of(costs, None) == list(costs)
 
 
 def test_results_keep_their_numbers_when_they_move() -> None:
