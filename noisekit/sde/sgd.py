@@ -26,7 +26,8 @@ class SGDSDE(OptimizerSDE):
     −∇(η|∇f|²/4) and the noise the factor I + (η/2)∇²f, without which the loss at rest would be further off.
 
     Arguments: ``gradient`` ∇f, x → same shape (replicate, coordinate); ``noise`` the law of g − ∇f;
-    ``learning_rate`` η; ``momentum`` μ in [0, 1); ``nesterov`` as in torch; ``weight_decay`` θ of the L2 kind
+    ``learning_rate`` η, or (1 − τ)η and the buffer B/(1 − τ) for torch's ``dampening`` τ; ``momentum`` μ in
+    [0, 1); ``nesterov`` as in torch; ``weight_decay`` θ of the L2 kind
     (∇f → ∇f + θx); ``schedule`` factor on η at step k; ``curvature`` the largest eigenvalue of the Hessian,
     only to warn where gradient descent itself is unstable, η > 2(1 + μ)/λ; known without being given where
     ``gradient`` is that of a ``Quadratic`` or a ``LinearRegression``.
