@@ -58,6 +58,12 @@ class Ranks:
         dist.all_gather_object(gathered, value, group=self.group)
         return gathered
 
+    def gather(self, value: Any) -> list[Any]:
+        """Return the object ``value`` of every rank, in rank order, on rank 0; nothing on the others."""
+        gathered: list[Any] | None = [None] * self.size if self.rank == 0 else None
+        dist.gather_object(value, gathered, dst=self._global(0), group=self.group)
+        return gathered or []
+
     def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Return the sums over the ranks of ``tensors`` of one dtype, in one message."""
         flat = torch.cat([t.reshape(-1) for t in tensors])

@@ -1,4 +1,4 @@
-"""A study shared by processes: each does whole tasks, and all get every result.
+"""A study shared by processes: each does whole tasks, and the first gets every result.
 
 A task is done by one process just as a single one would do it, so that the numbers do not depend on how many
 there are. What one process cannot do is raised on all of them: none is left waiting.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -67,32 +67,36 @@ def is_first(ranks: Ranks | None) -> bool:
     return ranks is None or ranks.rank == 0
 
 
-def on_all(ranks: Ranks | None, work: Callable[[], Mapping[Key, Result]]) -> dict[Key, Result]:
-    """Return what ``work()`` returns on any of the processes; what it raises on one is raised on each."""
+def agreed(ranks: Ranks | None, work: Callable[[], Result]) -> Result:
+    """Return what ``work()`` returns on this process; what it raises on one is raised on each."""
     if ranks is None:
-        return dict(work())
-    found: Mapping[Key, Result] = {}
+        return work()
     mine: Exception | None = None
     try:
         found = work()
     except Exception as error:
         mine = error
-    together: dict[Key, Result] = {}
-    errors: list[Exception] = []
     try:
-        said = ranks.exchange((found, None if mine is None else _portable(mine)))
-    except RuntimeError as error:
-        raise mine or NoisekitError(
-            "Another process of the study ended early; its output says why."
-        ) from error
-    for other, told in said:
-        together |= other
-        errors += [] if told is None else [told]
+        said = _heard(lambda: ranks.exchange(None if mine is None else _portable(mine)))
+    except NoisekitError as gone:
+        raise mine or gone from gone.__cause__
     if mine is not None:
         raise mine
-    if errors:
-        raise errors[0]
-    return together
+    for other in filter(None, said):
+        raise other
+    return found
+
+
+def on_all(ranks: Ranks | None, work: Callable[[], Mapping[Key, Result]]) -> dict[Key, Result]:
+    """Return what ``work()`` returns on any of the processes; what it raises on one is raised on each."""
+    found = agreed(ranks, work)
+    return _joined([found] if ranks is None else _heard(lambda: ranks.exchange(found)))
+
+
+def on_first(ranks: Ranks | None, work: Callable[[], Mapping[Key, Result]]) -> dict[Key, Result]:
+    """Return ``on_all`` on the first process, which alone needs the room for it; nothing on the others."""
+    found = agreed(ranks, work)
+    return _joined([found] if ranks is None else _heard(lambda: ranks.gather(found)))
 
 
 def from_first(ranks: Ranks | None, work: Callable[[], Result]) -> Result:
@@ -131,6 +135,18 @@ def moved(solution: Solution, device: torch.device | str) -> Solution:
         statistics=each(solution.statistics),
         diverged=solution.diverged.to(device),
     )
+
+
+def _joined(parts: Iterable[Mapping[Key, Result]]) -> dict[Key, Result]:
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _heard(call: Callable[[], Result]) -> Result:
+    """Return what the other processes say, or raise NoisekitError if one of them is gone."""
+    try:
+        return call()
+    except RuntimeError as error:
+        raise NoisekitError("Another process of the study ended early; its output says why.") from error
 
 
 def _portable(error: Exception) -> Exception:

@@ -22,7 +22,7 @@ from noisekit.study.config import StudyConfig
 from noisekit.study.equations import study_noise
 from noisekit.study.parallel import Counter, run_tasks, workers_for
 from noisekit.study.progress import bar
-from noisekit.study.ranks import is_first, local_processes, moved, on_all, tasks_of
+from noisekit.study.ranks import agreed, is_first, local_processes, moved, on_all, on_first, tasks_of
 from noisekit.study.seeds import stage_seed
 from noisekit.validation import Comparison, compare
 
@@ -44,7 +44,8 @@ def compare_optimizers(
     The real optimizer takes ``warmup_steps`` first, because an SDE that starts from an empty optimizer
     state has an error of its own; each SDE path starts from x, m and v of one real run. Afterwards their
     noise is independent. The discretisation error comes from the same paths at half the step.
-    The ensembles, three of each optimizer, are shared by ``ranks``; every process gets all of them.
+    The ensembles, three of each optimizer, are shared by ``ranks``; the first process gets all of them, the
+    others nothing.
     """
     # Adaptive optimizers and fine steps take longest, so they go first.
     names = sorted(config.optimizers, key=lambda name: name in ("sgd", "signsgd"))
@@ -68,25 +69,31 @@ def compare_optimizers(
         found = run_tasks(tasks, workers=workers, counter=counter)
         return {key: moved(solution, "cpu") for key, solution in found.items()}
 
+    def compared() -> list[Ensembles]:
+        if not is_first(ranks):
+            return []
+        return [
+            _compared(found[name, "coarse"], found[name, "real"], found[name, "fine"], config)
+            for name in config.optimizers
+        ]
+
     shown_units = saves * sum(substeps[kind] for _, kind in mine)
     with bar("Predicting and running", shown_units, show=progress and is_first(ranks)) as shown:
         counter = Counter(shown)
+        needed = {name for name, _ in mine}
         starts = {
             name: {key: value.to(x.device) for key, value in state.items()}
             for name, state in on_all(ranks, warm_states).items()
+            if name in needed
         }
-        found = {key: moved(solution, x.device) for key, solution in on_all(ranks, ensembles).items()}
-    for name in config.optimizers:
-        # Two are needed to know an error.
-        _refuse_divergence(name, found[name, "real"], config, most=config.replicates - 2)
-    return [
-        Ensembles(
-            found[name, "coarse"],
-            found[name, "real"],
-            compare(found[name, "coarse"], found[name, "real"], refined=found[name, "fine"], paired=True),
-        )
-        for name in config.optimizers
-    ]
+        found = on_first(ranks, ensembles)
+    return agreed(ranks, compared)
+
+
+def _compared(coarse: Solution, real: Solution, fine: Solution, config: StudyConfig) -> Ensembles:
+    # Two are needed to know an error.
+    _refuse_divergence(real.optimizer, real, config, most=config.replicates - 2)
+    return Ensembles(coarse, real, compare(coarse, real, refined=fine, paired=True))
 
 
 def _refuse_divergence(name: str, runs: Solution, config: StudyConfig, *, most: int) -> None:
@@ -185,7 +192,9 @@ def _predict(
         start_step=config.warmup_steps,
         init_state=_without_x(start),
     )
-    return replace(solution, optimizer=name)
+    # The finer paths only say how large the error of the step is, for which their curves are enough.
+    kept = {} if substeps > config.substeps else solution.statistics
+    return replace(solution, optimizer=name, statistics=kept)
 
 
 def _without_x(state: State) -> State:

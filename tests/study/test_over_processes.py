@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from rank_processes import load_script, run_ranks
+from rank_processes import load_script
 
 import noisekit as nk
 from noisekit.cli import main
@@ -40,43 +40,12 @@ def assert_same(found: xr.DataTree, expected: xr.DataTree) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of one process without any process group."""
-    path = tmp_path_factory.mktemp("alone") / "alone.nc"
-    nk.save_tree(worker.study(None), path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The folder with the file of three processes, and what each of them said."""
-    folder = tmp_path_factory.mktemp("shared")
-    return folder, run_ranks(SCRIPT, 3, folder, timeout=120)
-
-
-@pytest.mark.slow
-def test_the_file_is_that_of_one_process(shared: Any, alone: Path) -> None:
-    folder, said = shared
-    assert [own["has a tree"] for own in said] == [True] + [False] * (len(said) - 1)
-    with nk.open_tree(folder / "shared.nc") as found, nk.open_tree(alone) as expected:
-        assert_same(found, expected)
-
-
-@pytest.mark.slow
-def test_what_one_process_cannot_do_is_raised_on_all(shared: Any) -> None:
-    _, said = shared
-    for own in said:
-        assert "training loss is" in own["training"]
-        assert own["prediction"] == "this process alone fails"
-
-
-@pytest.mark.slow
-def test_the_command_line_under_torchrun(tmp_path: Path) -> None:
-    words = ["run", "quadratic", "--steps", "4", "--warmup-steps", "0", "--replicates", "4", "--no-report"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    assert main([*words, "--output", str(tmp_path / "alone.nc")]) == 0
+    folder, size = tmp_path_factory.mktemp("shared"), 3
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
     done = subprocess.run(
-        [*launcher, "-m", "noisekit", *words, "--output", str(tmp_path / "shared.nc")],
+        [*launcher, str(SCRIPT), str(folder)],
         capture_output=True,
         text=True,
         check=False,
@@ -84,61 +53,95 @@ def test_the_command_line_under_torchrun(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("To repeat this") == 1
-    assert done.stderr.count("Predicting and running") == 1
-    assert done.stdout.count("Data:") == 1
-    with nk.open_tree(tmp_path / "shared.nc") as found, nk.open_tree(tmp_path / "alone.nc") as expected:
+    return folder, [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(size)]
+
+
+@pytest.mark.slow
+def test_the_file_is_that_of_one_process(shared: Any, tmp_path: Path) -> None:
+    folder, _ = shared
+    assert main([*worker.WORDS, "--output", str(tmp_path / "alone.nc")]) == 0
+    with nk.open_tree(folder / "shared.nc") as found, nk.open_tree(tmp_path / "alone.nc") as expected:
         assert_same(found, expected)
 
 
-class Exchange:
-    """Rank 1 of two, of which the other one said ``other``."""
+@pytest.mark.slow
+def test_the_first_process_speaks_for_all(shared: Any) -> None:
+    _, (first, *others) = shared
+    assert first["log"].count("To repeat this") == 1
+    assert first["log"].count("Predicting and running") == 1
+    assert first["data"].count("Data:") == 1
+    assert [(own["status"], own["data"], own["log"]) for own in others] == [(0, "", "")] * len(others)
 
-    rank, size = 1, 2
 
-    def __init__(self, other: Any) -> None:
-        self.other = other
+@pytest.mark.slow
+def test_the_first_process_alone_has_the_ensembles(shared: Any) -> None:
+    _, said = shared
+    assert [own["ensembles"] for own in said] == [["sgd", "adam"], [], []]
+
+
+@pytest.mark.slow
+def test_what_one_process_cannot_do_is_raised_on_all(shared: Any) -> None:
+    _, said = shared
+    for own in said:
+        assert "real runs of sgd diverged" in own["divergence"]
+        assert own["failure"] == "this process alone fails"
+
+
+class Told:
+    """One of two processes: the other one says each of ``said`` in turn."""
+
+    size = 2
+
+    def __init__(self, *said: Any, rank: int = 1) -> None:
+        self.rank = rank
+        self.said = list(said)
+        self.heard: list[Any] = []
 
     def exchange(self, value: Any) -> list[Any]:
-        return [self.other, value]
+        self.heard.append(value)
+        if isinstance(said := self.said.pop(0), RuntimeError):
+            raise said
+        return [said, value]
+
+    def gather(self, value: Any) -> list[Any]:
+        return self.exchange(value) if self.rank == 0 else []
 
 
 def test_results_and_errors_of_all() -> None:
-    assert sharing.on_all(Exchange(({"a": 1}, None)), lambda: {"b": 2}) == {"a": 1, "b": 2}
-    assert sharing.from_first(Exchange(({"": 3}, None)), lambda: 4) == 3
-    with pytest.raises(NonFiniteError, match="theirs"):
-        sharing.on_all(Exchange(({}, NonFiniteError("theirs"))), lambda: {"b": 2})
-    with pytest.raises(ZeroDivisionError):
-        sharing.on_all(Exchange(({"a": 1}, None)), lambda: {"b": 1 // 0})
+    assert sharing.on_all(Told(None, {"a": 1}), lambda: {"b": 2}) == {"a": 1, "b": 2}
+    assert sharing.from_first(Told(None, {"": 3}), lambda: 4) == 3
+    assert sharing.on_first(Told(None, {"a": 1}, rank=0), lambda: {"b": 2}) == {"a": 1, "b": 2}
+    assert sharing.on_first(Told(None), lambda: {"b": 2}) == {}
+    assert sharing.on_first(None, lambda: {"b": 2}) == {"b": 2}
+    for share in (sharing.agreed, sharing.on_all, sharing.on_first):
+        with pytest.raises(NonFiniteError, match="theirs"):
+            share(Told(NonFiniteError("theirs")), lambda: {"b": 2})
+        with pytest.raises(ZeroDivisionError):
+            share(Told(None), lambda: {"b": 1 // 0})
 
 
 def test_a_process_that_is_gone_is_noticed() -> None:
-    class Gone(Exchange):
-        def exchange(self, value: Any) -> list[Any]:
-            raise RuntimeError("Connection closed by peer")
-
-    with pytest.raises(NoisekitError, match="ended early"):
-        sharing.on_all(Gone(None), lambda: {"b": 2})
+    gone = RuntimeError("Connection closed by peer")
+    for said in ([gone], [None, gone]):
+        with pytest.raises(NoisekitError, match="ended early"):
+            sharing.on_all(Told(*said), lambda: {"b": 2})
+    with pytest.raises(ZeroDivisionError):
+        sharing.on_all(Told(gone), lambda: {"b": 1 // 0})
 
 
 def test_an_error_that_cannot_travel_is_told_in_words() -> None:
     class Local(Exception):
         """A class that another process cannot find."""
 
-    told: list[Any] = []
-
-    class Listening(Exchange):
-        def exchange(self, value: Any) -> list[Any]:
-            told.append(value[1])
-            return super().exchange(value)
-
     def work() -> dict[str, int]:
         raise Local("no")
 
+    ranks = Told(None)
     with pytest.raises(Local):
-        sharing.on_all(Listening(({}, None)), work)
-    assert type(told[0]) is RuntimeError
-    assert str(told[0]) == "Local: no"
+        sharing.on_all(ranks, work)
+    (told,) = ranks.heard
+    assert type(told) is RuntimeError
+    assert str(told) == "Local: no"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 6, 9])
