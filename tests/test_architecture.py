@@ -23,7 +23,7 @@ ROOMS = [
     "report",
     "cli",
 ]
-FOUNDATION = {"errors", "_typing", "_readable", "__version__"}
+FOUNDATION = {"errors", "_typing", "_readable", "_intervals", "__version__"}
 WITHOUT_TORCH = ["plots", "report", "results"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -9,6 +9,7 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
+from noisekit._intervals import log_interval
 from noisekit._readable import Readable, interval_95
 from noisekit.gradients.record import GradientStatistics
 from noisekit.noise.gram import gram_matrix, gram_moments, trace_of_square
@@ -59,7 +60,7 @@ def participation_ratio(
         logs.append(math.log(share))
     g = len(logs)
     error = math.sqrt((g - 1) / g * sum((v - sum(logs) / g) ** 2 for v in logs))
-    return ParticipationRatio(value, (value * math.exp(-1.96 * error), value * math.exp(1.96 * error)))
+    return ParticipationRatio(value, log_interval(value, 1.96 * error))
 
 
 def participation_over_steps(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from noisekit._intervals import log_interval
+
 Estimate = tuple[float, float, float]
 """A value and the ends of its 95 % interval."""
 
@@ -12,8 +14,7 @@ def interval(value: float, error: float) -> tuple[float, float]:
     """Return the 95 % interval of a positive number with a standard error, symmetric in its logarithm."""
     if not (value > 0 and error >= 0):
         return math.nan, math.nan
-    spread = math.exp(min(1.96 * error / value, 700.0))
-    return value / spread, value * spread
+    return log_interval(value, 1.96 * error / value)
 
 
 def product(*factors: Estimate) -> Estimate:
@@ -29,7 +30,7 @@ def product(*factors: Estimate) -> Estimate:
         return value, math.nan, math.nan
     below = math.hypot(*(math.log(v / low) if low > 0 else math.inf for v, low, _ in factors))
     above = math.hypot(*(math.log(high / v) for v, _, high in factors))
-    return value, value * math.exp(-below), value * math.exp(above)
+    return value, *log_interval(value, below, above)
 
 
 def inverse(factor: Estimate) -> Estimate:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from noisekit._intervals import log_interval
+
 Array = NDArray[np.float64]
 MOST_STEPS = 16
 FEWEST_STEPS = 5
@@ -44,5 +46,4 @@ def loss_level(step: Array, loss: Array) -> tuple[float, float, float]:
     if not in_logarithms:
         return level, level - half, level + half
     value = math.exp(level) * float(np.exp(residual).mean())
-    half = min(half, 700.0)  # exp has no larger number
-    return value, value * math.exp(-half), value * math.exp(half)
+    return value, *log_interval(value, half)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from noisekit._intervals import log_interval
 from noisekit.errors import InputError
 from noisekit.noise import fit_noise
 from noisekit.study.stored_noise import StoredNoise
@@ -109,7 +110,7 @@ class Setting:
                 return math.nan, math.nan
             medians = np.median(self.slope_parts, axis=1)
             relative = math.sqrt((len(medians) - 1) * float(np.var(medians))) / float(np.median(self.slope))
-            return self.pull() * math.exp(-1.96 * relative), self.pull() * math.exp(1.96 * relative)
+            return log_interval(self.pull(), 1.96 * relative)
         if name == "sgd":
             return rate, rate
         low, high = self.noise.typical_deviation_interval(self.batch_size)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from noisekit._intervals import log_interval
 from noisekit.errors import InputError
 from noisekit.noise import NoiseScale, tail_index
 from noisekit.noise.noise_scale import noise_scale_over_steps
@@ -110,7 +111,7 @@ class StoredNoise:
         if self.noise is None:
             total = self.trace.sum(axis=1)
             error = _error(total, np.zeros(0)) / (2 * float(total.mean())) if total.all() else math.nan
-            return value * math.exp(-1.96 * error), value * math.exp(1.96 * error)
+            return log_interval(value, 1.96 * error)
         deviation = np.sqrt(np.sort(self.coordinate_variance(batch_size)))
         deviation = deviation[deviation > 0]
         m = len(deviation)
@@ -125,10 +126,7 @@ class StoredNoise:
         error = _error(per_step, jackknife) / float(per_step.mean()) if per_step.all() else math.nan
         below = math.log(value / min(deviation[first], value))
         above = math.log(max(deviation[last], value) / value)
-        return (
-            value * math.exp(-math.hypot(1.96 * error, below)),
-            value * math.exp(math.hypot(1.96 * error, above)),
-        )
+        return log_interval(value, math.hypot(1.96 * error, below), math.hypot(1.96 * error, above))
 
     def coordinate_variance(self, batch_size: int) -> Array:
         """Return diag Σ of a minibatch at the recorded coordinates, (coordinate,), a mean over the steps."""
