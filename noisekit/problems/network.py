@@ -113,7 +113,7 @@ class ModelProblem:
         self._x0 = torch.cat([p.detach().reshape(-1) for p in trainable.values()]).clone()
         self.metadata = {"n_parameters": len(self._x0), **(metadata or {})}
         self.replicates = replicates
-        self._chunk_size = chunk_size
+        self.chunk_size = chunk_size
         refuse_mixing_loss(model, loss_fn, self.inputs[:4], self.targets[:4])
         self._activations = count_activations(model, self.inputs)
         self._is_mlp = is_mlp(model, self.inputs)
@@ -235,7 +235,8 @@ class ModelProblem:
         self._check(x)
         if self._is_mlp and self.replicates != "loop":
             groups = self._groups(x, self.n_samples)
-            return torch.cat([mlp_per_sample_gradients(self, g, list(self._chunks(g))) for _, g in groups])
+            found = [mlp_per_sample_gradients(self, g, list(self._chunks(g))) for _, g in groups]
+            return found[0] if len(found) == 1 else torch.cat(found)
         rows = []
         for row in x:
             self._load(self._own_model, row)
@@ -261,7 +262,7 @@ class ModelProblem:
                 parameters[name].copy_(value)
 
     def _moments_of_one(self, x: Tensor, weights: Tensor | None) -> list[Tensor]:
-        chunk = self._chunk_size or max(1, ACTIVATION_BUDGET // self._activations)
+        chunk = self.chunk_size or max(1, ACTIVATION_BUDGET // self._activations)
         parameters = self.unflatten(x.detach())
         samples, chunk = (self.inputs, self.targets), min(chunk, self.n_samples)
         found = moments_and_sums(self.model, self.loss_fn, *samples, parameters, weights=weights, chunk=chunk)
@@ -339,7 +340,7 @@ class ModelProblem:
 
     def _chunks(self, leaves: list[Tensor], n: int | None = None) -> Iterator[slice]:
         n = self.n_samples if n is None else n
-        size = self._chunk_size or max(1, ACTIVATION_BUDGET // (self._activations * len(leaves[0])))
+        size = self.chunk_size or max(1, ACTIVATION_BUDGET // (self._activations * len(leaves[0])))
         for start in range(0, n, size):
             yield slice(start, min(start + size, n))
 

@@ -88,7 +88,7 @@ def _moved_to(problem: Problem, device: str | None) -> Problem:
 def _like(
     problem: ModelProblem, inputs: Tensor, targets: Tensor, *, device: str | None = None
 ) -> ModelProblem:
-    """Return the same network, loss and test data with other training data or on another device."""
+    """Return the same problem, evaluated in the same way, with other training data or on another device."""
     return ModelProblem(
         problem.model,
         problem.loss_fn,
@@ -99,6 +99,8 @@ def _like(
         test_inputs=problem.test_inputs,
         test_targets=problem.test_targets,
         metadata=problem.metadata,
+        replicates=problem.replicates,
+        chunk_size=problem.chunk_size,
     )
 
 

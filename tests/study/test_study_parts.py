@@ -91,6 +91,15 @@ def test_the_subset_is_the_first_samples():
     assert first_samples(problem, 10_000) is problem
 
 
+def test_the_subset_is_evaluated_as_its_problem_is():
+    inputs, targets = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(20, 1)
+    problem = nk.ModelProblem(
+        torch.nn.Linear(3, 1), torch.nn.MSELoss(), inputs, targets, replicates="loop", chunk_size=4
+    )
+    part = first_samples(problem, 10)
+    assert (part.replicates, part.chunk_size) == ("loop", 4)
+
+
 def test_tails_are_found_in_the_block_that_has_them():
     rng = np.random.default_rng(0)
     heavy = rng.standard_t(1.5, (2000, 20)) * rng.lognormal(0, 2, 20)
