@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -133,6 +134,75 @@ def test_a_measurement_goes_on_where_it_was(folder: Path, tmp_path: Path) -> Non
     assert again["integrate"][:8] == kept
     assert len(again["integrate"]) == 9
     assert again["integrate"][8]["per_second"] > 0
+
+
+CRASHING = """
+import ctypes
+def check_promises(settings, path):
+    ctypes.string_at(0)
+"""
+LOSING = """
+from settings import Findings, Settings
+lost = []
+Settings.alive = property(lambda self: not lost)
+def lose():
+    lost.append(1)
+    raise RuntimeError("an illegal memory access was encountered")
+def measure_integrate(settings, path):
+    found = Findings(settings, path, "integrate")
+    for number in range(4):
+        found.add({"number": number}, lose if number in (1, 2) else lambda: {"found": not lost})
+    found.end()
+def measure_recorder(settings, path):
+    import time
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+"""
+WRONG = """
+from settings import Findings
+def train_small_gpt(settings, path):
+    raise ValueError("no such thing")
+def train_resnet(settings, path):
+    raise TimeoutError
+"""
+
+
+@pytest.mark.slow
+def test_a_part_that_crashes_hangs_or_loses_the_device_stops_no_other(tmp_path: Path) -> None:
+    script, out, earlier = tmp_path / "gpu_study", tmp_path / "out", tmp_path / "earlier"
+    shutil.copytree(SCRIPT, script, ignore=shutil.ignore_patterns("__pycache__"))
+    main = (script / "__main__.py").read_text().replace("GRACE = 35.0", "GRACE = 1.0")
+    (script / "__main__.py").write_text(main)
+    for name, code in {"checks": CRASHING, "benchmarks": LOSING, "training": WRONG}.items():
+        (script / f"{name}.py").write_text(code)
+    earlier.mkdir()
+    (earlier / "truth.nc").write_text("found before")
+    command = [sys.executable, str(script), "--smoke", "--out", str(out), "--resume", str(earlier)]
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *more], capture_output=True, text=True, check=False, timeout=200)
+
+    done = run("--minutes", "0.15", "recorder")
+    assert done.returncode == 1
+    assert "left: recorder (it hung and was ended)" in done.stderr
+    done = run("checks", "integrate", "gpt", "resnet", "truth")
+    assert done.returncode == 1
+    for line in (
+        "left: checks (its process ended with -11)",
+        "left: integrate (it went wrong, see above)",
+        "left: gpt (it went wrong, see above)",
+        "left: resnet (the time was up; run it again for the rest)",
+    ):
+        assert line in done.stderr
+    assert "ValueError: no such thing" in done.stderr
+    assert f"truth: {out / 'truth.nc'} is there" in done.stdout
+    rows = json.loads((out / "integrate.json").read_text())["integrate"]
+    assert [row["number"] for row in rows] == [0, 1, 2, 3]
+    assert [row["number"] for row in rows if "error" in row] == [1, 2]
+    assert all(row["found"] for row in rows if "found" in row)
 
 
 @pytest.mark.slow

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from settings import Findings, Settings
+from settings import Findings, Settings, asked_of_driver
 from training import GPT_SIZES, gpt, seeded
 
 import noisekit as nk
@@ -80,13 +78,10 @@ def copy_bandwidth(settings: Settings) -> float:
 
 def lane_cycles(settings: Settings) -> float:
     """Return the lanes of the GPU times its fastest clock, 1/s; 0 where nothing tells them."""
-    query = ["nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits"]
-    if not settings.on_gpu or shutil.which(query[0]) is None:
+    told = asked_of_driver("clocks.max.sm").get("clocks.max.sm", "") if settings.on_gpu else ""
+    if not told.isdigit():
         return 0.0
-    told = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
-    if not told or not told[0].isdigit():
-        return 0.0
-    return torch.cuda.get_device_properties(settings.device).multi_processor_count * 128 * 1e6 * int(told[0])
+    return torch.cuda.get_device_properties(settings.device).multi_processor_count * 128 * 1e6 * int(told)
 
 
 def measure_recorder(settings: Settings, path: Path) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,8 @@ class Settings:
     smoke: bool
     deadline: float
     """In seconds of time.monotonic()."""
+    keep_wrong: bool = False
+    """Whether a measurement that went wrong before is left as it is."""
 
     @property
     def late(self) -> bool:
@@ -33,6 +38,15 @@ class Settings:
     @property
     def on_gpu(self) -> bool:
         return self.device.type == "cuda"
+
+    @property
+    def alive(self) -> bool:
+        """Whether the device still answers: after an illegal access it does not, in this process."""
+        try:
+            torch.ones(1, device=self.device).sum().item()
+        except Exception:
+            return False
+        return True
 
     def synchronize(self) -> None:
         """Wait until the device has done its work."""
@@ -51,8 +65,9 @@ class Settings:
             found.append(time.perf_counter() - start)
         return min(found)
 
+    @cached_property
     def facts(self) -> dict[str, Any]:
-        """Return what the numbers depend on."""
+        """What the numbers depend on."""
         # Only here, so that what is missing on a machine is said in a sentence before.
         from noisekit.results.provenance import git_commit, versions
 
@@ -60,14 +75,31 @@ class Settings:
         known["device"] = torch.cuda.get_device_name(self.device) if self.on_gpu else "cpu"
         known["smoke"] = self.smoke
         if self.on_gpu:
-            known["cuda"] = torch.version.cuda
+            known |= {"cuda": torch.version.cuda, "gpu": asked_of_driver(*ASKED)}
         return known
 
 
-def of(device: str, seed: int, *, smoke: bool, deadline: float) -> Settings:
+ASKED = ("driver_version", "clocks.max.sm", "clocks.sm", "temperature.gpu", "power.limit")
+
+
+def asked_of_driver(*names: str) -> dict[str, str]:
+    """Return what nvidia-smi says of the first GPU, by name; nothing where it says nothing."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return {}
+    query = [tool, f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20)
+    except subprocess.TimeoutExpired:
+        return {}
+    values = [value.strip() for value in told.stdout.strip().split(",")]
+    return dict(zip(names, values, strict=True)) if len(values) == len(names) else {}
+
+
+def of(device: str, seed: int, *, smoke: bool, deadline: float, keep_wrong: bool = False) -> Settings:
     """Return the settings of a part; what stays on the CPU is too small to be shared by its cores."""
     torch.set_num_threads(1)
-    return Settings(torch.device("cpu" if smoke else device), seed, smoke, deadline)
+    return Settings(torch.device("cpu" if smoke else device), seed, smoke, deadline, keep_wrong)
 
 
 def why_not(device: str, *, smoke: bool) -> str:
@@ -88,10 +120,13 @@ class Findings:
         self.rows: list[dict[str, Any]] = []
         if path.exists():
             found = json.loads(path.read_text(encoding="utf-8"))
-            self.rows = [row for row in found[name] if "error" not in row]
+            self.rows = [row for row in found[name] if settings.keep_wrong or "error" not in row]
 
     def add(self, what: dict[str, Any], find: Callable[[], dict[str, Any]]) -> None:
-        """Find the row called ``what`` if it is not there; what goes wrong is written in its place."""
+        """Find the row called ``what`` if it is not there; what goes wrong is written in its place.
+
+        Raises RuntimeError where what went wrong took the device along.
+        """
         if any(what.items() <= row.items() for row in self.rows):
             return
         if self.settings.late:
@@ -104,6 +139,8 @@ class Findings:
         self.rows.append(row)
         self.write()
         print(json.dumps(row), flush=True)
+        if "error" in row and not self.settings.alive:
+            raise RuntimeError(f"the device answers no more after {what}")
 
     def end(self) -> None:
         """Say that no row is missing, or raise RuntimeError where one went wrong."""
@@ -114,7 +151,7 @@ class Findings:
 
     def write(self, *, complete: bool = False) -> None:
         """Write all rows to a temporary name, then rename it."""
-        content = self.settings.facts() | {"complete": complete, self.name: self.rows}
+        content = self.settings.facts | {"complete": complete, self.name: self.rows}
         part = self.path.with_suffix(".part")
         part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         os.replace(part, self.path)

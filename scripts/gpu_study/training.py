@@ -139,7 +139,7 @@ def train(
             problem=name,
             seed=settings.seed,
             title=f"Gradient noise of {name}, trained in bf16",
-            config={"run": asdict(run), "steps_done": steps} | settings.facts(),
+            config={"run": asdict(run), "steps_done": steps} | settings.facts,
             command="python scripts/gpu_study " + " ".join(a for a in sys.argv[1:] if a in ("--smoke",)),
             dataset=data.name,
             dataset_sha256=data.sha256,

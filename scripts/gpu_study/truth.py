@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -27,7 +28,8 @@ def run_truth_study(settings: Settings, path: Path) -> None:
     if settings.smoke:
         subprocess.run([*command, "--list"], check=True)
         return
-    cells, archive = path.with_suffix(".cells"), path.with_suffix(".cells.zip")
+    # Elsewhere than the archive, whose folder is carried around and may hold few files.
+    cells, archive = Path(tempfile.mkdtemp(prefix="cells-")), path.with_suffix(".cells.zip")
     unpack(archive, cells)
     command += ["--output", str(path), "--cells", str(cells), "--device", settings.device.type]
     study = subprocess.Popen([*command, "--workers", str(WORKERS)])
@@ -48,10 +50,10 @@ def run_truth_study(settings: Settings, path: Path) -> None:
                 study.kill()
                 study.wait()
         pack(cells, archive)
+        shutil.rmtree(cells, ignore_errors=True)
     if study.returncode:
         raise RuntimeError(f"noisekit study ended with {study.returncode}")
     archive.unlink(missing_ok=True)
-    shutil.rmtree(cells)
 
 
 def pack(cells: Path, archive: Path) -> None:
