@@ -102,7 +102,7 @@ def as_real(name: str, values: Any) -> Array:
         values = (values.double() if values.is_floating_point() else values).numpy()
     try:
         # Python objects of numbers, such as fractions, are numbers; text that reads as numbers is not.
-        if values is None or np.asarray(values).dtype.kind not in "fiuO":
+        if values is None or not _kinds(np.asarray(values)) <= set("fiuO"):
             raise TypeError
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError):
@@ -128,11 +128,19 @@ def _kind(given: Any, values: Any) -> str:
     """Return the type of ``given``, and what it holds where that is the trouble: "list of text"."""
     name = kind_of(given)
     try:
-        kind = np.asarray(values).dtype.kind
+        kinds = _kinds(np.asarray(values))
     except (ValueError, RuntimeError):
         return f"{name} of parts that do not fit together"
-    holds = {"U": "text", "S": "text", "b": "truth values", "c": "complex numbers"}.get(kind)
+    known = {"U": "text", "S": "text", "b": "truth values", "c": "complex numbers"}
+    holds = " and ".join(sorted({known[kind] for kind in kinds if kind in known}))
     return f"{name} of {holds}" if holds and not isinstance(given, str | bytes) else name
+
+
+def _kinds(array: NDArray[Any]) -> set[str]:
+    """Return the kinds of values in ``array`` as numpy's letters; of Python objects, those of each."""
+    if array.dtype.kind != "O":
+        return {array.dtype.kind}
+    return {np.asarray(value).dtype.kind for value in array.flat}
 
 
 def as_symmetric(name: str, values: Any, dimension: int | None = None) -> Array:

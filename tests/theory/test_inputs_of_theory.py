@@ -1,6 +1,8 @@
 """What every function of theory refuses, argument by argument, in one sentence and without a warning."""
 
 import math
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -21,6 +23,7 @@ from noisekit.theory import (
     steps_to_target,
     transient_law,
 )
+from noisekit.theory.inputs import as_real
 
 NAN, INF = math.nan, math.inf
 SQUARE = [[1.0, 0.2], [0.2, 2.0]]
@@ -105,12 +108,20 @@ def test_numbers(call, name, value):
     [
         [], "text", ["1", "2"], [True, False], torch.tensor([True, False]), [1j, 1.0], np.array([1j, 1.0]),
         torch.ones(2, dtype=torch.complex64), [NAN, 1.0], torch.zeros(0), {}, {"w": torch.tensor([True])},
-        [[1.0, 2.0], [3.0]], object(),
+        [[1.0, 2.0], [3.0]], object(), np.array([True, 1.0], dtype=object),
+        np.array(["1", 2.0], dtype=object), np.array([b"1", 2.0], dtype=object), np.array([torch.tensor(True), 1.0], dtype=object),
     ],
     ids=lambda value: repr(value).partition(" object at")[0],
 )  # fmt: skip
 def test_arrays(call, name, value):
     refused(call, name, value, name)
+
+
+def test_objects_are_numbers_or_are_named():
+    fractions = np.array([Fraction(1, 2), Decimal("0.25"), 2], dtype=object)
+    assert as_real("x", fractions).tolist() == [0.5, 0.25, 2.0]
+    with pytest.raises(InputError, match="x is a ndarray of text and truth values; a tensor or an array"):
+        as_real("x", np.array([True, "2"], dtype=object))
 
 
 @pytest.mark.parametrize(
