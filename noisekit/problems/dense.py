@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -70,16 +71,20 @@ def mlp_per_sample_gradients(problem: ModelProblem, leaves: list[Tensor], chunks
     """Return every b_i a_iᵀ and b_i of an MLP, (replicate, sample, coordinate)."""
     parameters = dict(zip(problem.parameter_names, leaves, strict=True))
     names = _linears(problem)
-    replicates = len(leaves[0])
-    result = leaves[0].new_empty(replicates, problem.n_samples, problem.n_parameters)
+    result = leaves[0].new_empty(len(leaves[0]), problem.n_samples, problem.n_parameters)
+    parts = result.split([math.prod(shape) for shape in problem.parameter_shapes], dim=-1)
+    places = dict(zip(problem.parameter_names, parts, strict=True))
     for chunk in chunks:
         samples = problem.inputs[chunk], problem.targets[chunk]
         values, gradients = _inputs_and_output_gradients(problem, parameters, names, *samples)
-        found: dict[str, Tensor] = {}
         for weight, a, b in zip(names, values, gradients, strict=True):
-            found[weight] = b.unsqueeze(-1) * a.unsqueeze(-2)
-            found[weight.removesuffix("weight") + "bias"] = b
-        result[:, chunk] = problem.flatten(found)
+            if weight in places:
+                # Written where they stay: memory, not arithmetic, is what this takes.
+                place = places[weight][:, chunk].unflatten(-1, (b.shape[-1], a.shape[-1]))
+                torch.mul(b.unsqueeze(-1), a.unsqueeze(-2), out=place)
+            bias = weight.removesuffix("weight") + "bias"
+            if bias in places:
+                places[bias][:, chunk] = b
     return result
 
 
