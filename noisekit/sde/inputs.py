@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from noisekit._typing import Observable, State
-from noisekit.errors import InputError, kind_of
+from noisekit.errors import InputError, kind_of, unknown_name
 
 
 def check_count(name: str, value: int, *, least: int = 1) -> int:
@@ -40,6 +42,18 @@ def check_observables(given: Mapping[str, Observable] | None) -> dict[str, Obser
     if given is not None and not (isinstance(given, Mapping) and all(callable(f) for f in given.values())):
         raise InputError("observables must map names to functions of x (replicate, coordinate).")
     return dict(given or {})
+
+
+def settings_of(make: Callable[..., Any], *, besides: Iterable[str]) -> set[str]:
+    """Return the names of the arguments of ``make`` that are no other's business."""
+    return set(inspect.signature(make).parameters) - set(besides)
+
+
+def check_settings(name: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Raise InputError if the optimizer called ``name`` has no setting of a given name."""
+    for setting in given:
+        if setting not in known:
+            raise unknown_name(f"setting of {name}", setting, known)
 
 
 def check_state(given: State | None) -> State:

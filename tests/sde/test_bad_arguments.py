@@ -7,6 +7,8 @@ import torch
 
 import noisekit as nk
 from noisekit.errors import InputError
+from noisekit.optimizers.named import build_optimizer
+from noisekit.sde.named import build_sde
 
 NO_NUMBER = [
     "x",
@@ -96,3 +98,34 @@ def test_what_is_no_flag_is_refused(name, value):
 def test_a_checkpoint_is_a_path():
     with pytest.raises(InputError, match="checkpoint is a bool"):
         nk.integrate(nk.SGDSDE(gradient, NOISE, 0.1), torch.ones(2), steps=1, checkpoint=True)
+
+
+NAMED = {
+    "build_sde": lambda name, **settings: build_sde(name, gradient, NOISE, 0.1, **settings),
+    "build_optimizer": lambda name, **settings: build_optimizer(name, 0.1, **settings)(params()),
+}
+
+
+@pytest.mark.parametrize("build", NAMED.values(), ids=NAMED)
+@pytest.mark.parametrize(
+    ("name", "setting", "nearest"),
+    [
+        ("sgd", "momentun", "momentum"),
+        ("signsgd", "weigth_decay", "weight_decay"),
+        ("rmspropw", "bata", "beta"),
+        ("adamw", "beta", "betas"),
+    ],
+)
+def test_settings_that_an_optimizer_has_not(build, name, setting, nearest):
+    with pytest.raises(InputError) as caught:
+        build(name, **{setting: 0.5})
+    text = str(caught.value)
+    assert text.startswith(f"There is no setting of {name} {setting!r}. Did you mean {nearest!r}? Known: ")
+    assert "weight_decay" in text.partition("Known: ")[2].rstrip(".").split(", ")
+
+
+def test_decay_is_said_by_the_name():
+    assert build_sde("adam", gradient, NOISE, 0.1).decay == "l2"
+    assert build_sde("rmspropw", gradient, NOISE, 0.1).decay == "decoupled"
+    with pytest.raises(InputError, match="no setting of adam 'decay'"):
+        build_sde("adam", gradient, NOISE, 0.1, decay="decoupled")

@@ -109,7 +109,8 @@ def test_numbers(call, name, value):
         [], "text", ["1", "2"], [True, False], torch.tensor([True, False]), [1j, 1.0], np.array([1j, 1.0]),
         torch.ones(2, dtype=torch.complex64), [NAN, 1.0], torch.zeros(0), {}, {"w": torch.tensor([True])},
         [[1.0, 2.0], [3.0]], object(), np.array([True, 1.0], dtype=object),
-        np.array(["1", 2.0], dtype=object), np.array([b"1", 2.0], dtype=object), np.array([torch.tensor(True), 1.0], dtype=object),
+        np.array(["1", 2.0], dtype=object), np.array([b"1", 2.0], dtype=object),
+        np.array([torch.tensor(True), 1.0], dtype=object),
     ],
     ids=lambda value: repr(value).partition(" object at")[0],
 )  # fmt: skip
