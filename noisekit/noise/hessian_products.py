@@ -58,6 +58,23 @@ def hessian_vector_product(problem: Problem, x: Tensor) -> Callable[[Tensor], Te
     return difference
 
 
+def power_iteration(
+    product: Callable[[Tensor], Tensor], start: Tensor, iterations: int
+) -> tuple[float, Tensor, float]:
+    """Return λ = vᵀHv of the eigenvalue largest in magnitude, from below, its direction v, and |Hv − λv|.
+
+    Arguments: ``product`` u ↦ Hu; ``start`` (coordinate,), not zero; ``iterations`` products, at least one.
+    """
+    u = start
+    for _ in range(iterations):
+        direction = u / u.norm()
+        u = product(direction)
+        size = torch.dot(direction, u)
+        if not u.norm() > 0:
+            break
+    return float(size), direction, float((u - size * direction).norm())
+
+
 def top_curvature(problem: Problem, x: Tensor, k: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Return the ``k`` largest eigenvalues of ∇²f(x), descending, and their eigenvectors (coordinate, k).
 

@@ -14,6 +14,7 @@ from noisekit.noise.base import NoiseModel, check_flag
 from noisekit.sde.base import OptimizerSDE, Schedule, Substep, averaging_number, decay_number, positive_number
 from noisekit.sde.constants import largest_curvature
 from noisekit.sde.second_order import modified_drift, modified_noise
+from noisekit.sde.stability import stability_limit
 
 
 class SGDSDE(OptimizerSDE):
@@ -66,7 +67,7 @@ class SGDSDE(OptimizerSDE):
             self._warn_unstable(known)
 
     def _warn_unstable(self, curvature: float) -> None:
-        limit = 2 * (1 + self.momentum) / (curvature + self.weight_decay)
+        limit = stability_limit(curvature + self.weight_decay, self.momentum)
         if self.learning_rate > limit and not self.nesterov:
             warnings.warn(
                 f"learning_rate {self.learning_rate:g} is beyond the stability limit {limit:g} of curvature "

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from noisekit.noise.hessian_products import power_iteration
 from noisekit.problems import Problem, SampledProblem
 from noisekit.study.curvature import Curvature
 
@@ -23,7 +24,7 @@ def sharpness(problem: Problem, x: Tensor, *, iterations: int = 20, seed: int = 
     Arguments: ``problem``; ``x`` (coordinate,); ``iterations`` products with H; ``seed`` of the first
     direction.
     """
-    return _power_iteration(problem, x, iterations, seed)[0]
+    return _sharpest_direction(problem, x, iterations, seed)[0]
 
 
 def measure_sharpness(
@@ -44,7 +45,7 @@ def measure_sharpness(
     Arguments: as for :func:`sharpness`; ``whole``, the problem on all samples, ``problem`` itself if not
     given; ``where`` says at which x and on which samples.
     """
-    value, direction, step, residual = _power_iteration(problem, x, iterations, seed)
+    value, direction, step, residual = _sharpest_direction(problem, x, iterations, seed)
     other, error = value, 0.0
     if isinstance(problem, SampledProblem) and isinstance(whole, SampledProblem):
         unseen = 1 - problem.n_samples / whole.n_samples
@@ -54,24 +55,19 @@ def measure_sharpness(
     return Curvature(value, where, min(value, other) - error, max(value, other) + error + residual)
 
 
-def _power_iteration(
+def _sharpest_direction(
     problem: Problem, x: Tensor, iterations: int, seed: int
 ) -> tuple[float, Tensor, Tensor, float]:
     """Return λ, its direction v (coordinate,), the length h of a difference, and |Hv − λv|."""
-    generator = torch.Generator().manual_seed(seed)
-    v = torch.randn(len(x), generator=generator).to(x)
     h = torch.finfo(x.dtype).eps ** (1 / 3) * (1 + x.norm())
-    size, direction, residual = x.new_zeros(()), v, x.new_zeros(())
-    for _ in range(iterations):
-        direction = v / v.norm()
-        ahead, behind = problem.gradient(torch.stack([x + h * direction, x - h * direction])).unbind()
-        product = (ahead - behind) / (2 * h)
-        size = torch.dot(direction, product)
-        residual = (product - size * direction).norm()
-        if not product.norm() > 0:
-            break
-        v = product
-    return float(size), direction, h, float(residual)
+
+    def product(v: Tensor) -> Tensor:
+        ahead, behind = problem.gradient(torch.stack([x + h * v, x - h * v])).unbind()
+        return (ahead - behind) / (2 * h)
+
+    start = torch.randn(len(x), generator=torch.Generator().manual_seed(seed)).to(x)
+    value, direction, residual = power_iteration(product, start, iterations)
+    return value, direction, h, residual
 
 
 def _on_other_samples(whole: SampledProblem, n: int, x: Tensor, v: Tensor, h: Tensor) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from noisekit.errors import InputError
+from noisekit.sde.stability import stability_limit
 from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters
 from noisekit.theory.inputs import Array, as_array, as_finite, as_number, check_count, check_positive
 from noisekit.theory.noise_moments import noise_scales
@@ -164,7 +165,7 @@ def _stability(hyper: Hyperparameters, sharpness: float, variance: Array | None)
     if hyper.optimizer == "signsgd" and variance is not None:
         speed, symbol = float(np.sqrt(2 / np.pi / np.median(variance))), "ηλ_max ℓ/median σ"
     value = hyper.learning_rate * sharpness * speed
-    limit = 2 * (1 + hyper.momentum)  # of torch's x⁺ = x − ηm, m⁺ = μm + g
+    limit = stability_limit(1.0, hyper.momentum)
     refused = hyper.optimizer == "sgd" and value >= limit
     verdict: Verdict = "refused" if refused else "warning" if value > 0.5 else "ok"
     meaning = {

@@ -13,7 +13,7 @@ import torch
 from noisekit.errors import InfiniteVarianceError, InputError, kind_of, unknown_name
 from noisekit.noise import GaussianNoise, StudentTNoise
 from noisekit.noise.base import NoiseModel
-from noisekit.noise.hessian_products import hessian_vector_product
+from noisekit.noise.hessian_products import hessian_vector_product, power_iteration
 from noisekit.problems import Problem, Quadratic
 from noisekit.sde import OptimizerSDE, integrate
 from noisekit.sde.inputs import check_seed, check_substeps
@@ -244,14 +244,12 @@ def _too_wide(
     problem: Problem, noise: NoiseModel, name: str, settings: dict[str, Any], x: torch.Tensor
 ) -> list[str]:
     """Say if a step at ``x`` (coordinate,), where the paths end on average, is too wide for an SDE."""
-    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+    start = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
     try:
-        product = hessian_vector_product(problem, x)
-        for _ in range(20):  # power iteration: the size is what matters, not its last digits
-            direction = product(direction / direction.norm())
+        # The size is what matters, not its last digits.
+        sharpness = abs(power_iteration(hessian_vector_product(problem, x), start, 20)[0])
     except RuntimeError:  # an operation without a second derivative, such as fused attention
         return []
-    sharpness = float(direction.norm())
     if not math.isfinite(sharpness):
         return []
     gauges = regimes(name, sharpness=sharpness, noise=noise, at=x, **settings)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from noisekit._readable import Readable
 from noisekit.errors import InputError, kind_of
+from noisekit.sde.stability import stability_limit
 from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters
 from noisekit.theory.inputs import (
     Array,
@@ -140,7 +141,7 @@ def transient_law(
 
 def _warn_unstable(hyper: Hyperparameters, hessian: Array) -> None:
     largest = np.linalg.eigvalsh(hessian)[-1] + hyper.coupled_decay
-    limit = 2 * (1 + hyper.momentum) / largest if largest > 0 else np.inf
+    limit = stability_limit(largest, hyper.momentum)
     if limit < hyper.learning_rate:
         warnings.warn(
             f"learning_rate {hyper.learning_rate:g} is beyond the stability limit {limit:g} of the largest "
