@@ -9,6 +9,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,8 @@ NETCDF_SUFFIXES = (".nc", ".nc4")
 ZARR_SUFFIX = ".zarr"
 _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 """What a file system or a C library answers that does not know how to reserve space."""
+_PATIENCE = 600.0
+"""Seconds in which a disk that works ends a write or takes a byte: a close may flush a large piece."""
 
 
 def save_tree(tree: xr.DataTree, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -214,27 +217,54 @@ def _write(tree: xr.DataTree, path: Path, suffix: str) -> None:
 def write_zarr(
     tree: xr.DataTree, path: Path, encoding: Mapping[str, Mapping[str, Any]] | None = None
 ) -> None:
-    """Write a zarr store; when it fails, nothing writes to ``path`` any more once this has raised."""
+    """Write a zarr store; when it fails, nothing writes to ``path`` any more once this has raised.
+
+    Raises NoisekitError where the disk hangs: then a late write may still come.
+    """
     try:
         # Version 2 of the format: version 3 has no agreed way to write text coordinates.
         tree.to_zarr(path, zarr_format=2, consolidated=True, encoding=encoding)
     except BaseException:
-        _await_zarr_writers()
+        _await_zarr_writers(path)
         raise
 
 
-def _await_zarr_writers() -> None:
+def _await_zarr_writers(path: Path) -> None:
     """Wait until zarr's event loop is idle: the first write that fails ends a call while others still run.
 
-    One that ended later would make the folder again after it has been removed.
+    One that ended later would make the folder again after it has been removed. A slow disk gets the time it
+    takes; one that ends no write and takes no byte for ``_PATIENCE`` hangs, which raises NoisekitError.
     """
     from zarr.core.sync import sync
 
-    async def others() -> None:
+    async def others() -> tuple[int, int]:
         running = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*running, return_exceptions=True)
+        if not running:
+            return 0, 0
+        done, left = await asyncio.wait(running, timeout=_PATIENCE)
+        await asyncio.gather(*done, return_exceptions=True)  # else each error that nobody takes is logged
+        return len(done), len(left)
 
-    sync(others())
+    before = _size(path)
+    while (counts := sync(others()))[1]:
+        done, left = counts
+        size = _size(path)
+        if not done and size == before:
+            raise NoisekitError(
+                f"The disk of {path.parent} hangs: {left} writes did not end and nothing was written in "
+                f"{_PATIENCE:g} s; find out why, and remove {path.name} there."
+            )
+        before = size
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes of all files below ``folder``; those that vanish meanwhile do not count."""
+    total = 0
+    for root, _, files in os.walk(folder):
+        for name in files:
+            with suppress(OSError):
+                total += os.stat(os.path.join(root, name)).st_size
+    return total
 
 
 def _most_bytes(data: xr.Dataset) -> int:

@@ -1,10 +1,13 @@
 """Files come back as they went, nothing half is left, and wrong files are named in one sentence."""
 
+import asyncio
 import errno
 import importlib
 import json
 import shutil
+import threading
 import time
+from itertools import count
 from types import SimpleNamespace
 
 import h5netcdf
@@ -135,6 +138,57 @@ def test_no_writer_of_zarr_outlives_a_failure(tree, tmp_path, monkeypatch):
         nk.save_tree(tree, tmp_path / "run.zarr")
     time.sleep(0.5)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def late_write(monkeypatch):
+    """A write in zarr's event loop that goes on until it is told to end, and a failure of another one."""
+    sync = importlib.import_module("zarr.core.sync").sync
+    end, tasks = threading.Event(), []
+
+    async def write():
+        while not end.is_set():
+            await asyncio.sleep(0.001)
+
+    async def begin():
+        tasks.append(asyncio.create_task(write()))
+
+    def failing(*arguments, **options):
+        sync(begin())
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(xr.DataTree, "to_zarr", failing)
+    monkeypatch.setattr(io, "_PATIENCE", 0.02)
+    yield SimpleNamespace(end=end, tasks=tasks)
+    end.set()
+
+
+def test_a_disk_that_hangs_is_an_error(tree, tmp_path, late_write):
+    with pytest.raises(NoisekitError, match=r"The disk of .* hangs: 1 writes did not end .* in 0.02 s"):
+        nk.save_tree(tree, tmp_path / "run.zarr")
+    assert not late_write.tasks[0].done()
+
+
+def test_a_slow_disk_is_waited_for(tree, tmp_path, late_write, monkeypatch):
+    sizes = count()
+
+    def growing(folder):
+        size = next(sizes)
+        if size >= 4:
+            late_write.end.set()
+        return size
+
+    monkeypatch.setattr(io, "_size", growing)
+    with pytest.raises(NoisekitError, match="could not be written: Input/output error"):
+        nk.save_tree(tree, tmp_path / "run.zarr")
+    assert late_write.tasks[0].done()
+
+
+def test_what_a_folder_holds_is_counted(tmp_path):
+    (tmp_path / "group").mkdir()
+    (tmp_path / "a").write_bytes(b"123")
+    (tmp_path / "group" / "b").write_bytes(b"4567")
+    assert io._size(tmp_path) == 7
 
 
 def test_wrong_files_are_named(tree, tmp_path):
