@@ -24,8 +24,9 @@ from noisekit.errors import UnsupportedModelError
 from noisekit.gradients.batch import tensors_of
 from noisekit.gradients.contributions import Contribution
 from noisekit.gradients.graph import uses_of_leaves
+from noisekit.gradients.half_precision import is_half, multiplies_halves, widened
 from noisekit.gradients.layer_replay import LayerCall, ReplayRule, begin_call
-from noisekit.gradients.layer_rules import LayerRule, find_rule
+from noisekit.gradients.layer_rules import RULES_FOR_HALVES, LayerRule, find_rule
 from noisekit.gradients.local_hook import LocalHook
 from noisekit.gradients.replayed_layers import find_replay_rule
 
@@ -238,6 +239,9 @@ class HookCapture:
                 f"{output.shape[layout.axis]}, which is not a multiple of the {n} "
                 "samples: its rows cannot be told apart by sample."
             )
+        if is_half(output) and x.is_floating_point():
+            # As the layer itself has read it under autocast; to hold the wider one takes more memory.
+            x = x.to(output.dtype)
         call = _Call(layer, target, x, x._version, n)
         output.register_hook(partial(self._see_output_gradient, call))
         if self._undecided:
@@ -260,11 +264,10 @@ class HookCapture:
         with _plain_arithmetic(grad):
             if x.is_floating_point():
                 x = x.to(grad.dtype)
-                if grad.dtype in (torch.float16, torch.bfloat16):
-                    x = x.float()
-            if grad.dtype in (torch.float16, torch.bfloat16):
+            if is_half(grad):
                 self.half_precision = True
-                grad = grad.float()
+                if not (target.rule in RULES_FOR_HALVES and multiplies_halves(grad)):
+                    x, grad = widened(x), grad.float()
             layout = self.layouts[target.module_name]
             x, grad = layout.samples_first(x, call.n), layout.samples_first(grad, call.n)
             assert target.rule is not None
@@ -293,7 +296,7 @@ class HookCapture:
     def _see_replayed_gradient(self, call: LayerCall, k: int, grad: Tensor) -> None:
         if not self.paused:
             call.gradients[k] = grad.detach()
-            self.half_precision |= grad.dtype in (torch.float16, torch.bfloat16)
+            self.half_precision |= is_half(grad)
 
     def _replay_calls(self, name: str) -> None:
         """Replay the calls that use the parameter ``name``: all gradients of their outputs have arrived."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from noisekit.gradients.contributions import Contribution, Explicit
 from noisekit.gradients.convolution import convolution_weight, padded_input
+from noisekit.gradients.half_precision import is_half, widened
 from noisekit.gradients.lookup import Lookup
 from noisekit.gradients.outer import OuterProduct, OuterSum
 from noisekit.gradients.squares import Squares
@@ -49,13 +50,16 @@ def find_rule(layer: nn.Module) -> LayerRule | None:
 def _per_sample_sum(values: Tensor, n: int, shape: torch.Size) -> Explicit:
     """Return Σ over everything but the sample and the trailing axes ``shape``."""
     values = values.reshape(n, -1, *shape)
-    return Explicit(values[:, 0] if values.shape[1] == 1 else values.sum(1))
+    if values.shape[1] == 1:
+        return Explicit(widened(values[:, 0]))
+    return Explicit(values.sum(1, dtype=torch.float32 if is_half(values) else None))
 
 
 @layer_rule(nn.Linear)
 def linear(layer: nn.Linear, x: Tensor, grad: Tensor, n: int) -> dict[str, Contribution]:
     uses: dict[str, Contribution] = {}
     if grad.ndim == 2 and len(grad) == n:
+        grad, x = widened(grad), widened(x)
         squares = Squares(grad)
         uses["weight"] = OuterProduct(grad, x, squares)
         if layer.bias is not None:
@@ -63,7 +67,7 @@ def linear(layer: nn.Linear, x: Tensor, grad: Tensor, n: int) -> dict[str, Contr
         return uses
     left, right = grad.reshape(n, -1, grad.shape[-1]), x.reshape(n, -1, x.shape[-1])
     if left.shape[1] == 1:
-        uses["weight"] = OuterProduct(left[:, 0], right[:, 0])
+        uses["weight"] = OuterProduct(widened(left[:, 0]), widened(right[:, 0]))
     else:
         uses["weight"] = OuterSum(left, right)
     if layer.bias is not None:
@@ -75,6 +79,10 @@ def linear(layer: nn.Linear, x: Tensor, grad: Tensor, n: int) -> dict[str, Contr
 def transposed_linear(layer: Any, x: Tensor, grad: Tensor, n: int) -> dict[str, Contribution]:
     left, right = x.reshape(n, -1, x.shape[-1]), grad.reshape(n, -1, grad.shape[-1])
     return {"weight": OuterSum(left, right), "bias": _per_sample_sum(grad, n, grad.shape[-1:])}
+
+
+RULES_FOR_HALVES = (linear, transposed_linear)
+"""Rules that take input and gradient in half precision where a device multiplies halves faster."""
 
 
 @layer_rule(nn.Embedding)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -70,6 +70,19 @@ class Measured:
     """(sample, projection)."""
     spectrum: Tensor | None = None
     """A sketch as its real Fourier transform, (sample, projection // 2 + 1)."""
+
+    def shaped(self, shape: torch.Size) -> Measured:
+        """Return the same with sums over the samples in the ``shape`` of the parameter."""
+
+        def reshaped(sums: Tensor | None, *leading: int) -> Tensor | None:
+            return None if sums is None else sums.reshape(*leading, *shape)
+
+        return replace(
+            self,
+            total=reshaped(self.total),
+            weighted=reshaped(self.weighted, -1),
+            second_moment=reshaped(self.second_moment),
+        )
 
 
 class RowMeasurer:

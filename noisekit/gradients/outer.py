@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from noisekit.gradients.column_blocks import measure_by_columns
 from noisekit.gradients.contributions import Contribution
+from noisekit.gradients.half_precision import batched_product, is_half
 from noisekit.gradients.measure import Measured, Request
 from noisekit.gradients.squares import Squares
 
@@ -57,8 +59,8 @@ class OuterProduct(Contribution):
 class OuterSum(Contribution):
     """c_i = Σ_t b_it a_itᵀ of a linear layer on sequences.
 
-    ``left`` (sample, t, O), ``right`` (sample, t, I). Norms and Gram matrices go by the t × t products where
-    those are cheaper than forming c_i.
+    ``left`` (sample, t, O), ``right`` (sample, t, I), on a GPU also in half precision. Norms go by the t × t
+    products where those are cheaper than forming c_i.
     """
 
     def __init__(self, left: Tensor, right: Tensor):
@@ -69,9 +71,13 @@ class OuterSum(Contribution):
         self.right = right
 
     def rows(self, samples: slice) -> Tensor:
-        return torch.bmm(self.left[samples].transpose(1, 2), self.right[samples]).reshape(-1, *self.shape)
+        found = batched_product(self.left[samples].transpose(1, 2), self.right[samples])
+        return found.reshape(-1, *self.shape)
 
     def write(self, samples: slice, out: Tensor) -> None:
+        if is_half(self.left):
+            out.copy_(self.rows(samples))
+            return
         out = out.view(len(out), self.left.shape[2], self.right.shape[2])
         torch.bmm(self.left[samples].transpose(1, 2), self.right[samples], out=out)
 
@@ -79,6 +85,15 @@ class OuterSum(Contribution):
         length = self.left.shape[1]
         if request.only_norms and length * sum(self.shape) < self.shape.numel():
             left, right = self.left, self.right
-            products = torch.bmm(left, left.transpose(1, 2)).mul_(torch.bmm(right, right.transpose(1, 2)))
+            products = batched_product(left, left.transpose(1, 2))
+            products.mul_(batched_product(right, right.transpose(1, 2)))
             return Measured(squared_norms=products.sum((1, 2)))
+        if by_columns(self.device):
+            found = measure_by_columns(self.left, self.right, request)
+            return found.shaped(self.shape)
         return super().measure(request)
+
+
+def by_columns(device: torch.device) -> bool:
+    """Whether sums of outer products are measured a block of outputs at a time there."""
+    return device.type != "cpu"

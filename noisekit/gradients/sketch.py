@@ -28,6 +28,7 @@ class ParameterSketch:
         self._generator = torch.Generator().manual_seed(seed)
         self._offset = int(torch.randint(projections, (1,), generator=self._generator))
         self._signs: Tensor | None = None
+        self._flips: Tensor | None = None
         self._factors: tuple[Tensor, Tensor, Tensor] | None = None
 
     def _random_signs(self, n: int) -> Tensor:
@@ -40,6 +41,25 @@ class ParameterSketch:
         if self._signs is None:
             self._signs = self._random_signs(self.shape.numel())
         return self._signs
+
+    @property
+    def flips(self) -> Tensor:
+        """What the signs ε do to the bits of a number of 16 bits, (d,)."""
+        if self._flips is None:
+            self._flips = (self.signs < 0).to(torch.int16).mul_(-(2**15))
+        return self._flips
+
+    def apply_to_columns(self, rows: Tensor, columns: slice, dtype: torch.dtype) -> Tensor:
+        """Return what gradients ``rows`` (sample, d) at ``columns`` add to the sketch; they are overwritten.
+
+        ``dtype`` is that of the sketch. Numbers of 16 bits change sign as they are.
+        """
+        if rows.element_size() == 2:
+            rows.view(torch.int16).bitwise_xor_(self.flips[columns])
+        else:
+            rows.mul_(self.signs[columns])
+        shift = (self._offset + columns.start) % self.projections
+        return _folded(rows, self.projections, dtype).roll(shift, dims=1)
 
     def apply_in_place(self, rows: Tensor) -> Tensor:
         """Return the sketch of gradients ``rows`` (sample, d), which are left multiplied by the signs."""
@@ -65,13 +85,13 @@ class ParameterSketch:
         return sketch.scatter_add_(1, bucket.flatten(1), signed.flatten(1))
 
 
-def _folded(rows: Tensor, m: int) -> Tensor:
+def _folded(rows: Tensor, m: int, dtype: torch.dtype | None = None) -> Tensor:
     """Return Σ_{j ≡ b mod m} rows_j, (sample, m)."""
     n, size = rows.shape
     whole = size // m * m
     if whole == 0:
-        return torch.nn.functional.pad(rows, (0, m - size))
-    folded = rows[:, :whole].reshape(n, size // m, m).sum(1)
+        return torch.nn.functional.pad(rows if dtype is None else rows.to(dtype), (0, m - size))
+    folded = rows[:, :whole].reshape(n, size // m, m).sum(1, dtype=dtype)
     if whole < size:
         folded[:, : size - whole] += rows[:, whole:]
     return folded

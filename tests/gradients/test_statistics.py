@@ -11,14 +11,21 @@ from torch import Tensor, nn
 
 from noisekit.errors import InputError, NonFiniteError
 from noisekit.gradients import (
+    GradientNoiseRecorder,
+    GradientRecord,
     GradientStatistics,
+    column_blocks,
     contributions,
     convolution,
+    every,
     gradient_statistics,
+    hooks,
     lookup,
     noise_directions,
+    outer,
     selection,
 )
+from noisekit.problems.gpt import GPT, GPTConfig, next_token_loss
 
 Case = tuple[nn.Module, Any, Any, Any]
 Reference = Callable[..., dict[str, Tensor]]
@@ -33,17 +40,29 @@ def assert_close(found: Tensor, expected: Tensor, what: str) -> None:
     assert float((found - expected).abs().max()) <= 1e-9 * float(expected.abs().max()), what
 
 
-@pytest.fixture(params=["small parameters together", "each parameter", "few samples at a time"])
+@pytest.fixture(
+    params=["small parameters together", "each parameter", "few samples at a time", "blocks of outputs"]
+)
 def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lower the sizes at which the engine changes its ways, so that small models take each of them."""
     if request.param == "small parameters together":
         return
     monkeypatch.setattr(selection, "SMALL", 0)
+    if request.param == "blocks of outputs":
+        measure_as_on_a_gpu(monkeypatch)
     if request.param == "few samples at a time":
         monkeypatch.setattr(contributions, "CACHED_ELEMENTS", 30)
         monkeypatch.setattr(convolution, "CACHED_INPUTS", 300)
         for module in (contributions, lookup):
             monkeypatch.setattr(module, "MOST_ELEMENTS", 60)
+
+
+def measure_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure sums of outer products in blocks of few outputs."""
+    monkeypatch.setattr(outer, "by_columns", lambda _: True)
+    monkeypatch.setattr(column_blocks, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(column_blocks, "_FEWEST_OUTPUTS", 2)
+    monkeypatch.setattr(column_blocks, "_SHORTEST_PRODUCT", 2)
 
 
 @pytest.mark.usefixtures("memory")
@@ -195,3 +214,49 @@ def test_frozen_model() -> None:
     model = nn.Linear(3, 2).requires_grad_(False)
     with pytest.raises(InputError, match="unfreeze"):
         gradient_statistics(model, nn.MSELoss(), torch.randn(4, 3), torch.randn(4, 2))
+
+
+def test_halves_are_multiplied_as_they_are_where_a_device_is_faster_at_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One training in bfloat16, measured in float32 and as on a GPU, agrees to the digits of bfloat16."""
+    monkeypatch.setattr(selection, "SMALL", 0)
+    torch.manual_seed(0)
+    config = GPTConfig(vocabulary=20, context=9, layers=2, heads=2, width=16)
+    model, x = GPT(config), torch.randint(20, (6, 9))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+
+    def record() -> GradientRecord:
+        with GradientNoiseRecorder(
+            model, next_token_loss, optimizer, schedule=every(1), coordinates=40, sketch=32
+        ) as recorder:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                outputs = model(x)
+            next_token_loss(outputs.float(), x.roll(-1)).backward()
+            optimizer.step()
+        return recorder.result()
+
+    plain = record()
+    kept: list[torch.dtype] = []
+    measure_as_on_a_gpu(monkeypatch)
+    monkeypatch.setattr(hooks, "multiplies_halves", lambda t: t.dtype == torch.bfloat16)
+    measured = column_blocks.measure_by_columns
+
+    def note(left: Tensor, right: Tensor, request: Any) -> Any:
+        kept.extend((left.dtype, right.dtype))
+        return measured(left, right, request)
+
+    monkeypatch.setattr(outer, "measure_by_columns", note)
+    halves = record()
+    assert set(kept) == {torch.bfloat16}
+    assert len(kept) == 16  # eight layers that no other shares its weight with
+    for name, tolerance in {
+        "squared_norm": 1e-3,
+        "gram": 1e-3,
+        "trace": 1e-3,
+        "coordinate_values": 1e-5,
+        "sketch": 1e-2,
+    }.items():
+        one, other = getattr(plain, name), getattr(halves, name)
+        assert one.dtype == other.dtype == torch.float32, name
+        assert float((one - other).abs().max()) <= tolerance * float(one.abs().max()), name

@@ -1,0 +1,34 @@
+"""Products of tensors in half precision, with their sums in float32."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+HALVES = (torch.float16, torch.bfloat16)
+"""The floating-point numbers of 16 bits."""
+
+
+def is_half(values: Tensor) -> bool:
+    """Whether ``values`` are in half precision."""
+    return values.dtype in HALVES
+
+
+def widened(values: Tensor) -> Tensor:
+    """Return ``values``, in float32 where they are in half precision."""
+    return values.float() if is_half(values) else values
+
+
+def multiplies_halves(values: Tensor) -> bool:
+    """Whether the device of ``values`` multiplies halves as they are, many times faster than float32."""
+    return values.device.type == "cuda" and is_half(values)
+
+
+def batched_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return the products of the matrices ``left`` (batch, i, k) and ``right`` (batch, k, j).
+
+    Of halves in float32: their products are exact there.
+    """
+    if multiplies_halves(left) and hasattr(torch.ops.aten.bmm, "dtype"):
+        return torch.bmm(left, right, out_dtype=torch.float32)
+    return torch.bmm(widened(left), widened(right))
