@@ -86,7 +86,8 @@ class _Chunk:
     def __init__(self, n_samples: int, weights: Tensor | None):
         self._n_samples, self._weights = n_samples, weights
         self._request: Request | None = None
-        self._adds_up = True
+        self._missed: list[Tensor] = []
+        """Whether the samples of a parameter do not add up to its gradient, on its device."""
         self.total: dict[str, Tensor] = {}
         self.second: dict[str, Tensor] = {}
         self.weighted: dict[str, Tensor] = {}
@@ -106,7 +107,8 @@ class _Chunk:
             )
         except MissedUseError:
             run = run_pass(model, loss_fn, inputs, targets, self._compare, tensors=given)
-        if not run.by_samples and self._adds_up and not run.half_precision:
+        # Sums in half precision agree to two digits only, which is not worth waiting for the device.
+        if not (run.by_samples or run.half_precision or self._misses()):
             run.trust()
         for name, parameter in trainable(model).items():
             if name not in run.plan.unused and name not in self.second:  # left out in this pass
@@ -133,8 +135,12 @@ class _Chunk:
         gradient = gradient.to_dense()
         gap, size = (self.total[name] - gradient).norm(), self.second[name].sum().sqrt()
         limit = torch.finfo(gradient.dtype).eps ** 0.5 * size * self._n_samples**0.5
-        self._adds_up = self._adds_up and not bool(gap > limit)
+        self._missed.append(gap > limit)
         self.total[name] = gradient
+
+    def _misses(self) -> bool:
+        """Whether the samples of any parameter do not add up to its gradient; waits for the device, once."""
+        return bool(self._missed) and bool(torch.stack(self._missed).any())
 
 
 def _add(totals: dict[str, Tensor], name: str, value: Tensor) -> None:

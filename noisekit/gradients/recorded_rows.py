@@ -38,14 +38,15 @@ class RecordedRows:
             return None
         if sums.n_samples < 2:
             raise InputError(ONE_SAMPLE)
-        row = Row.of(sums, step, loss, learning_rate, elapsed)
+        means, variances = sums.means(), sums.variances()
+        row = Row.of(sums, means, variances, step, loss, learning_rate, elapsed)
         if device.on_host(sums.squared_norms):
             row.check_finite(self._names())
         elif self._rows:
             self._rows[-1].check_finite(self._names())
         self._rows.append(row)
         if self._keep_moments:
-            own = RunningMoments.of_batch(sums.n_samples, sums.means(), sums.variances())
+            own = RunningMoments.of_batch(sums.n_samples, means, variances)
             self._moments = own if self._moments is None else self._moments.merge(own)
         return row
 

@@ -48,8 +48,17 @@ class Row:
     arrived: torch.cuda.Event | None
 
     @classmethod
-    def of(cls, sums: Sums, step: int, loss: Tensor, learning_rate: float | Tensor, elapsed: float) -> Row:
-        variances = sums.variances()
+    def of(
+        cls,
+        sums: Sums,
+        means: dict[str, Tensor],
+        variances: dict[str, Tensor],
+        step: int,
+        loss: Tensor,
+        learning_rate: float | Tensor,
+        elapsed: float,
+    ) -> Row:
+        """Return the row of a step with these sums, and the means and variances that they make."""
         return cls(
             step,
             sums.n_samples,
@@ -57,7 +66,7 @@ class Row:
             learning_rate,
             elapsed,
             torch.stack([v.sum() for v in variances.values()]),
-            torch.stack([mean.square().sum() for mean in sums.means().values()]),
+            torch.stack([mean.square().sum() for mean in means.values()]),
             torch.stack([v.sqrt().sum() for v in variances.values()]),
             sums.squared_norms,
             sums.gram,

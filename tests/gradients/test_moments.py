@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from host_syncs import HostSyncs
 from torch import Tensor, nn
 
 from noisekit.gradients import diagonal_moments, engine
@@ -128,3 +129,21 @@ def test_a_parameter_left_out_of_a_pass_has_zeros() -> None:
     for values in (found.mean, found.second, found.weighted):
         assert float(values["second.weight"].abs().max()) == 0
         assert float(values["first.weight"].abs().max()) > 0
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_whether_samples_add_up_is_asked_once_a_pass(half: bool) -> None:
+    """Each question would wait for a GPU; in half precision the answer would change nothing."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 3))
+    x, y = torch.randn(N, 3), torch.randn(N, 3)
+
+    def waits(loss_fn: nn.Module) -> list[str]:
+        with HostSyncs() as syncs, torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            diagonal_moments(model, loss_fn, x, y)
+        return [line for line in syncs.seen if "moments.py" in line]
+
+    for loss_fn in (nn.MSELoss(), nn.L1Loss()):  # each is compared with autograd once
+        seen = waits(loss_fn)
+        assert all("_misses" in line for line in seen)
+        assert bool(seen) is not half
