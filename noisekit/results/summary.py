@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
+from noisekit.results.level import level_at_end
 from noisekit.results.seeds import by_seed
 from noisekit.results.summary_experiments import experiment_rows
 from noisekit.results.trace_interval import trace_interval
@@ -72,11 +73,14 @@ def _training(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
         return
     node = tree["training"].to_dataset()
     batch = node.attrs.get("batch_size", pd.NA)
-    if "loss" in node and node.sizes.get("step", 0):
-        step = int(node["step"][-1])
-        yield _row("training", "loss", node["loss"][-1], batch_size=batch, note=f"step {step}")
-    if "gradient_norm" in node and node.sizes.get("step", 0):
-        yield _row("training", "gradient norm", node["gradient_norm"][-1], batch_size=batch)
+    for name in ("loss", "gradient_norm"):
+        if name in node and node.sizes.get("step", 0):
+            step = node["step"].values
+            value, low, high = level_at_end(step, node[name].values)
+            known = np.isfinite(low)
+            note = f"step {step[-1]}, " + ("trend of the last batches" if known else "of one batch")
+            ends = {"lower": low, "upper": high, "batch_size": batch, "note": note}
+            yield _row("training", name.replace("_", " "), value, **ends)
 
 
 def _noise(tree: xr.DataTree) -> Iterator[dict[str, Any]]:

@@ -15,8 +15,8 @@ from noisekit._intervals import log_interval
 from noisekit.errors import InputError
 from noisekit.noise import NoiseScale, tail_index
 from noisekit.noise.noise_scale import noise_scale_over_steps
+from noisekit.results.level import level_at_end
 from noisekit.results.seeds import require_one_run
-from noisekit.study.loss_level import loss_level
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -301,7 +301,7 @@ def _loss(tree: xr.DataTree) -> tuple[float, float, float]:
     if "training" not in tree.children or not {"loss", "step"} <= set(tree["training"].variables):
         return math.nan, math.nan, math.nan
     data = tree["training"].to_dataset()
-    return loss_level(data["step"].values, data["loss"].values)
+    return level_at_end(data["step"].values, data["loss"].values)
 
 
 def _live_median(deviation: Array) -> float:

@@ -11,7 +11,6 @@ import torch
 import noisekit as nk
 from noisekit.study.curvature import Curvature, curvature_of
 from noisekit.study.intervals import inverse, product
-from noisekit.study.loss_level import loss_level
 from noisekit.study.pace import steps_to_fall
 from noisekit.study.problem import first_samples
 from noisekit.study.setting import Setting
@@ -38,26 +37,9 @@ def gauge(found, name):
     return next(g for g in found.gauges if g.name == name)
 
 
-@pytest.mark.parametrize("shape", ["flat", "falling"])
-@pytest.mark.parametrize("n", [5, 16, 40])
-def test_interval_of_the_loss_covers_it(shape, n):
-    rng = np.random.default_rng(n)
-    step = 4.0 * np.arange(n)
-    truth = np.ones(n) if shape == "flat" else 1 / (1 + step / 10)
-    found = [loss_level(step, truth * rng.gamma(25, 1 / 25, size=n)) for _ in range(400)]
-    covered = np.mean([low <= truth[-1] <= high for _, low, high in found])
-    assert 0.9 < covered < 0.99
-    assert np.mean([value for value, _, _ in found]) == pytest.approx(truth[-1], rel=0.06)
-
-
 def test_loss_of_few_batches_has_no_interval_and_a_reason():
-    value, low, high = loss_level(np.arange(4), np.array([4.0, 3.0, 2.0, 1.0]))
-    assert value == 1.0
-    assert math.isnan(low)
-    assert math.isnan(high)
     found = figure(nk.predict(trees.gaussian_tree(), "sgd", learning_rate=0.1), "training loss")
     assert "five recorded steps would give an interval" in found.note
-    assert loss_level(np.arange(6), np.arange(6.0) - 3)[0] == pytest.approx(2.0)
 
 
 def test_products_are_those_of_lognormals():
