@@ -13,7 +13,7 @@ from noisekit.errors import InputError
 from noisekit.noise.base import NoiseModel
 from noisekit.sde.base import Schedule, Substep, averaging_number
 from noisekit.sde.preconditioned import Moments, PreconditionedSDE
-from noisekit.sde.second_order import modified_drift, modified_noise
+from noisekit.sde.second_order import modified_drift, modified_noise, own_share
 from noisekit.sde.square_average import square_noise
 
 
@@ -99,6 +99,15 @@ class AdamSDE(PreconditionedSDE):
         later = m / (v.sqrt() + self.eps * root)
         return {"x": (-at.factor * ratio / self.learning_rate) * (later - now)}
 
+    def _own_weight(self, substeps: int) -> float:
+        """Return the weight of a gradient in V while it is in M, less what the noise of V tells already.
+
+        Σ_j (1 − β₁)β₁ʲ(1 − β₂)β₂ʲ. It comes from E ΔM²ΔV, which in the SDE is 1/√substeps of the optimizer's.
+        """
+        first, second = 1 - self.beta1, self.one_minus_beta2
+        told = 1 / ((first + second) * math.sqrt(substeps))
+        return first * second * (1 / (1 - self.beta1 * self.beta2) - told)
+
     def _modified(self, first: State, state: State, at: Substep, at_x: Moments) -> State:
         """Return the drift of the equation from ``first``, that of the leading order."""
         if self.order == 1:
@@ -124,6 +133,8 @@ class AdamSDE(PreconditionedSDE):
             noise["x"] = -size * zeta / (v.sqrt() + self.eps * root)
             noise["v"] = square_noise(v, second, (gradient + zeta).square(), self.rho2, eta, at.dt)
         if self.order == 2:
+            share = own_share(v, self.variance(x), self._own_weight(at.substeps))
+            noise |= {"x": share * noise["x"], "m": share * noise["m"]}
             noise = modified_noise(
                 lambda moved: self._drift(moved, at.position, at.factor),
                 first,

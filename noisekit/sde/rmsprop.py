@@ -12,7 +12,7 @@ from noisekit._typing import GradientFunction, State
 from noisekit.noise.base import NoiseModel
 from noisekit.sde.base import Schedule, Substep, averaging_number
 from noisekit.sde.preconditioned import Moments, PreconditionedSDE
-from noisekit.sde.second_order import modified_drift, modified_noise
+from noisekit.sde.second_order import modified_drift, modified_noise, own_share
 from noisekit.sde.square_average import square_noise
 
 
@@ -99,6 +99,7 @@ class RMSpropSDE(PreconditionedSDE):
             square = (gradient + zeta).square()
             noise["v"] = square_noise(v, second, square, self.rho2, eta, at.dt)
         if self.order == 2:
+            noise["x"] = own_share(v, self.variance(x), self.one_minus_beta2) * noise["x"]
             noise = modified_noise(
                 lambda moved: self._drift(moved, at.factor),
                 first,

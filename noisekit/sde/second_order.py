@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
+from torch import Tensor
+
 from noisekit._typing import State
 
 
@@ -60,3 +63,19 @@ def modified_noise(
         name: noise[name] if name in still else noise[name] - share * (ahead[name] - drift[name])
         for name in drift
     }
+
+
+def own_share(v: Tensor, variance: Tensor, weight: float) -> Tensor:
+    """Return the factor on the noise of a step whose own gradient is in the V that divides it.
+
+    With u = cσ²/v and c the ``weight`` of g² in V, Var(g/√(v + c(g² − v))) = (σ²/v)(1 − 2u + 10u² − …) for
+    Gaussian g around 0; the factor is the root of 1/(1 + u + u/(1 + 6u)), which has these terms and the limit
+    1/u of a sign step (derived).
+
+    The error of the variance at rest without it does not vanish with η, but with 1 − β. Measured against
+    torch's optimizers on f = x²/2 with unit noise at η = .02, four substeps, ± .6 %: RMSprop with β = .9, .95
+    and .99 is off by 18.4, 8.7 and 1.7 % without, 1.1, .0 and −.1 % with it; Adam with β₁ = .9 and β₂ = .9,
+    .95 and .99 by 3.9, 2.6 and .7 % without, −1.3, −.7 and −.2 % with it.
+    """
+    u = (weight * variance / v.clamp(min=torch.finfo(v.dtype).tiny)).clamp(max=1e9)
+    return (1 + u + u / (1 + 6 * u)).rsqrt()

@@ -9,6 +9,7 @@ import noisekit as nk
 from noisekit.optimizers.named import build_optimizer
 from noisekit.sde.base import Substep
 from noisekit.sde.named import build_sde
+from noisekit.sde.second_order import own_share
 
 HESSIAN = np.array([[2.0, 0.6], [0.6, 1.0]])
 FACTOR = np.array([[1.0, 0.0], [0.5, 0.4]])
@@ -75,6 +76,35 @@ def test_the_floor_of_adaptive_optimizers_is_nearer_than_at_order_1(name):
     # Each ratio has a Monte-Carlo error of .022.
     assert off(1) < -0.07
     assert abs(off(2)) < 0.07
+
+
+@pytest.mark.parametrize(("weight", "relative"), [(0.01, 0.001), (0.1, 0.005)])
+def test_the_share_of_a_step_is_that_of_the_exact_variance(weight, relative):
+    nodes, parts = np.polynomial.hermite_e.hermegauss(80)
+    exact = (parts * nodes**2 / (1 - weight + weight * nodes**2)).sum() / parts.sum()
+    one = torch.ones((), dtype=torch.float64)
+    assert float(own_share(one, one, weight) ** 2) == pytest.approx(exact, rel=relative)
+    # With no V at all a step is a sign step of size 1/√weight, and without noise nothing is shared.
+    assert float(own_share(1e-6 * one, one, weight)) == pytest.approx((1e-6 / weight) ** 0.5, rel=1e-3)
+    assert float(own_share(0 * one, 0 * one, weight)) == 1
+
+
+@pytest.mark.parametrize(("name", "settings"), [("rmsprop", {"beta": 0.9}), ("adam", {"betas": (0.5, 0.9)})])
+def test_the_floor_is_right_where_the_memory_of_v_is_short(name, settings):
+    eta, d, n, root = 0.05, 50, 400, 0.05**0.5
+    generator = torch.Generator().manual_seed(0)
+    problem, noise = nk.Quadratic(torch.ones(d)), nk.GaussianNoise(scale=1.0)
+    x = torch.randn(n, d, generator=generator) * root / 2**0.5
+    state = {"v": torch.ones(n, d)} | ({"m": torch.zeros(n, d)} if name == "adam" else {})
+    run = {"steps": 60, "save_every": 15, "replicates": n, "init_state": state, "start_step": 10_000}
+    real = nk.simulate_optimizer(
+        problem, build_optimizer(name, eta, **settings), x, noise=noise, seed=1, **run
+    )
+    sde = build_sde(name, problem.gradient, noise, eta, order=2, **settings)
+    paths = nk.integrate(sde, x, seed=2, substeps=4, **run)
+    squares = [solution.state["x"][:, 2:].square().mean() for solution in (paths, real)]
+    # Each has a Monte-Carlo error of about .008; without the share the ratio would be 1.18 and 1.07.
+    assert float(squares[0] / squares[1]) == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.parametrize("name", ["rmsprop", "adam"])
