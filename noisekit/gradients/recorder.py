@@ -94,7 +94,7 @@ class GradientNoiseRecorder:
         check_training(model, loss_fn, optimizer, micro_batches)
         if schedule is not None and not callable(schedule):
             raise InputError(f"schedule is {schedule!r}: give a function of the step, such as nk.every(10).")
-        self._ranks = ranks or Ranks.of(model)
+        self._ranks = ranks.near(model) if ranks is not None else Ranks.of(model)
         self.model, self.loss_fn, self.optimizer = underlying(model), loss_fn, optimizer
         self._sharded = bool(sharded_units(self.model))
         refuse_mixing_layers(self.model)

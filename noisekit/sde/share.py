@@ -39,6 +39,7 @@ class Share:
         blocks = replicate_blocks(*x.shape, on_cpu=x.device.type == "cpu")
         if ranks is None:
             return cls(blocks, [len(x)], None)
+        ranks.near(x)
         units = group_blocks(blocks, x.shape[1], together=False)
         if len(units) < ranks.size:
             units = [[block] for block in blocks]
