@@ -185,7 +185,7 @@ def _tail_rows(tree: xr.DataTree) -> list[tuple[str, str, str]]:
 
 
 def regime_table(tree: xr.DataTree) -> Table | None:
-    """Return one row a gauge and one column an optimizer, each with its value and verdict."""
+    """Return one row a gauge and one column an optimizer, each with its value, interval and verdict."""
     found: dict[str, dict[str, tuple[str, str]]] = {}
     meanings: dict[str, dict[str, list[str]]] = {}
     names = []
@@ -197,10 +197,17 @@ def regime_table(tree: xr.DataTree) -> Table | None:
         size = data.sizes["gauge"]
         words = data["gauge_verdict"].values if "gauge_verdict" in data else [""] * size
         texts = data["gauge_meaning"].values if "gauge_meaning" in data else [""] * size
-        for gauge, value, word, text in zip(
-            data["gauge"].values, data["gauge_value"].values, words, texts, strict=True
+        ends = (
+            data["gauge_interval"].transpose("gauge", "bound").values
+            if "gauge_interval" in data
+            else np.full((size, 2), np.nan)
+        )
+        for gauge, value, (low, high), word, text in zip(
+            data["gauge"].values, data["gauge_value"].values, ends, words, texts, strict=True
         ):
-            found.setdefault(str(gauge), {})[name] = (_gauge_number(float(value)), str(word))
+            number = _gauge_number(float(value))
+            number += f" ({format_interval(low, high, 2)})" if np.isfinite([low, high]).all() else ""
+            found.setdefault(str(gauge), {})[name] = (number, str(word))
             meanings.setdefault(str(gauge), {}).setdefault(str(text), []).append(name)
     if not found:
         return None

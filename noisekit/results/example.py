@@ -241,6 +241,7 @@ def _theory(rate: float, mean: Any, rng: np.random.Generator) -> xr.Dataset:
             "stationary_variance": ("coordinate", rng.lognormal(-8, 1, 40)),
             "phase_fraction": ("phase", [0.02, 0.05, 0.93]),
             "gauge_value": ("gauge", list(values)),
+            "gauge_interval": (("gauge", "bound"), [[0.3, 0.36], [2.6, 4.9], [np.nan, np.nan]]),
             "gauge_limit": ("gauge", [0.5, 2.0, 0.1]),
             "gauge_symbol": ("gauge", ["ηλ_max", "ν̂", "(∇f)²/diag Σ"]),
             "gauge_verdict": ("gauge", list(verdicts)),
@@ -252,6 +253,7 @@ def _theory(rate: float, mean: Any, rng: np.random.Generator) -> xr.Dataset:
             "coordinate": np.arange(40),
             "phase": [1, 2, 3],
             "gauge": list(gauges),
+            "bound": ["lower", "upper"],
         },
     )
 

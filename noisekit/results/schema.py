@@ -241,6 +241,7 @@ GROUPS: dict[str, Group] = {
             "gauge": Variable(("gauge",), "gauge", kind="str"),
             "phase": Variable(("phase",), "phase of SignSGD", kind="int"),
             "coordinate": Variable(("coordinate",), "coordinate", kind="int"),
+            "bound": _BOUND,
         },
         {
             "noise_floor": Variable((), "stationary excess loss that the noise alone sets", references=C25),
@@ -250,6 +251,9 @@ GROUPS: dict[str, Group] = {
             ),
             "phase_fraction": Variable(("phase",), "fraction of coordinates in the phase", references=C25),
             "gauge_value": Variable(("gauge",), "value of the gauge"),
+            "gauge_interval": Variable(
+                ("gauge", "bound"), "95 % interval of a gauge that is estimated; none where it is exact"
+            ),
             "gauge_limit": Variable(("gauge",), "value at which the gauge warns"),
             "gauge_symbol": Variable(("gauge",), "formula of the gauge", kind="str"),
             "gauge_verdict": Variable(("gauge",), "ok, warning or refused", kind="str"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from noisekit.noise import NoiseScale
 from noisekit.noise.drift import noise_drift
 from noisekit.study.curvature import Curvature
 from noisekit.study.pace import strength
@@ -59,15 +60,19 @@ def _with_interval(gauge: Gauge, setting: Setting, curvature: Curvature | None, 
         return replace(gauge, symbol=tail.symbol, meaning=meaning, value=tail.value, lower=low, upper=high)
     if gauge.name == "eta_lambda_max" and curvature is not None:
         kappa, low, high = strength(setting, curvature)
-        return _between(gauge, low / kappa, high / kappa) if kappa > 0 else gauge
+        return between(gauge, low / kappa, high / kappa) if kappa > 0 else gauge
     if gauge.name == "noise_scale_identified":
-        scale = setting.noise.scale
-        low, high = scale.interval
-        return _between(gauge, scale.value / high, scale.value / low if low > 0 else math.inf)
+        return identified_between(gauge, setting.noise.scale)
     return gauge
 
 
-def _between(gauge: Gauge, least: float, most: float) -> Gauge:
+def identified_between(gauge: Gauge, scale: NoiseScale) -> Gauge:
+    """Return the gauge N/B_simple with the interval of B_simple."""
+    low, high = scale.interval
+    return between(gauge, scale.value / high, scale.value / low if low > 0 else math.inf)
+
+
+def between(gauge: Gauge, least: float, most: float) -> Gauge:
     """Return the gauge with an interval from ``least`` to ``most`` times its value."""
     return replace(gauge, lower=gauge.value * least, upper=gauge.value * most)
 

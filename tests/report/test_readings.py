@@ -184,6 +184,7 @@ def test_regimes_have_a_row_for_each_gauge_and_a_column_for_each_optimizer():
         "tail of the noise, ν̂ or α̂",
         "signal over noise, (∇f)²/diag Σ",
     ]
+    assert table.rows[0][1] == tables.Cell("0.31 (0.30 to 0.36) · ok", "good")
     assert table.rows[2][1] == tables.Cell("0.80 · warning", "warn")
 
 

@@ -22,7 +22,7 @@ from noisekit.study.problem import first_samples
 from noisekit.study.progress import bar
 from noisekit.study.seeds import stage_seed
 from noisekit.study.sharpness import sharpness
-from noisekit.study.training import minibatches
+from noisekit.study.training import minibatches, train_and_record
 from noisekit.study.trajectories import compare_optimizers
 
 SMALL = StudyConfig(steps=20, warmup_steps=8, replicates=200, save_every=4, artificial_noise=0.3)
@@ -160,6 +160,27 @@ def test_the_floor_is_that_of_the_noise(bowl):
     law = laws("sgd", bowl, bowl.x0, config, curvature=Curvature(2.0, "given"))
     assert law["noise_floor"] == pytest.approx(0.1 / 4 * 3 * 0.3**2)
     assert dict(zip(law["gauge"], law["gauge_value"], strict=True))["eta_lambda_max"] == pytest.approx(0.2)
+
+
+def test_gauges_have_the_intervals_of_what_they_are_estimated_from(bowl):
+    config = replace(SMALL, optimizers=("sgd",), learning_rates=(0.1,))
+    law = laws("sgd", bowl, bowl.x0, config, curvature=Curvature(2.0, "", -0.5, 3.0))
+    ends = dict(zip(law["gauge"], law["gauge_interval"].tolist(), strict=True))
+    assert ends["eta_lambda_max"] == pytest.approx([0.0, 0.3])
+    assert np.isnan(ends["signal_over_noise"]).all()
+
+
+def test_samples_behind_a_noise_scale_have_its_interval(bowl):
+    problem = load_study_problem("breast-cancer-mlp", StudyConfig())
+    config = replace(StudyConfig(), training_steps=40, record_every=4, coordinates=8, sketch=0)
+    trained = train_and_record(problem, config)
+    scale = nk.record_noise_scale(trained.record)
+    law = laws("sgd", bowl, bowl.x0, SMALL, curvature=Curvature(2.0, ""), record=trained.record, scale=scale)
+    at = list(law["gauge"]).index("noise_scale_identified")
+    whole = scale.pooled["total"]
+    samples = trained.record.batch_size * len(trained.record.step)
+    assert law["gauge_value"][at] == pytest.approx(samples / whole.value)
+    assert law["gauge_interval"][at] == pytest.approx([samples / end for end in whole.interval[::-1]])
 
 
 def test_signsgd_has_phases(bowl):
