@@ -18,6 +18,9 @@ _WIDE = 4096
 _SOLVABLE = 2000
 """Coordinates up to which the eigenvalues of a matrix take less than about a second."""
 
+_QUIET = 1e-15
+"""A σ under which x/σ may leave the range of float32."""
+
 
 class Constants(NamedTuple):
     """1; σ (if Σ is diagonal), diag Σ and 1/√(2 diag Σ) of constant noise; λ of a diagonal quadratic loss.
@@ -30,6 +33,8 @@ class Constants(NamedTuple):
     variance: Tensor | None = None
     inverse: Tensor | None = None
     curvature: Tensor | None = None
+    loud: bool = False
+    """Whether σ is large enough everywhere to be a unit of x."""
 
 
 def constants_of(noise: NoiseModel, gradient: Any, x: Tensor) -> Constants:
@@ -40,6 +45,7 @@ def constants_of(noise: NoiseModel, gradient: Any, x: Tensor) -> Constants:
         floored = variance.clamp(min=1e-30)
         found = found._replace(
             scale=_spread(variance.sqrt(), x) if noise.independent else None,
+            loud=bool(variance.min() > _QUIET**2),
             variance=_spread(floored, x),
             inverse=_spread((2 * floored).rsqrt_(), x),
         )
@@ -76,8 +82,9 @@ def largest_curvature(gradient: Any) -> float | None:
 def _spread(values: Tensor, x: Tensor) -> Tensor:
     """Return ``values`` (coordinate,) as one number where all agree, else as (replicate, coordinate).
 
-    Broadcasting a short row costs more than reading it; a long one is left a row.
+    On a CPU broadcasting a short row costs more than reading it; a long one, and one on a GPU, is left a row.
     """
     if bool((values == values[0]).all()):
         return values[0].clone()
-    return values if x.shape[1] >= _WIDE else values.expand_as(x).contiguous()
+    stays = x.shape[1] >= _WIDE or x.device.type != "cpu"
+    return values if stays else values.expand_as(x).contiguous()

@@ -91,32 +91,33 @@ class FusedSteps:
         table = self.table(first, last, x)
         average = sde if isinstance(sde, PreconditionedSDE) else None
         programs = (-(-x.numel() // BLOCK),)
-        kernels.advance[programs](
-            x,
-            state.get("m", x),
-            state.get("v", x),
-            self.curvature,
-            self.scale,
-            x if table is None else table,
-            finite,
-            x.numel(),
-            x.shape[1],
-            first_replicate,
-            signed_key(self.seed),
-            first,
-            last - first,
-            eta / self.substeps,
-            eta / math.sqrt(self.substeps),
-            self.decay,
-            average.eps if average else 0.0,
-            1 - sde.beta1 if isinstance(sde, AdamSDE) else 0.0,
-            average.one_minus_beta2 if average else 0.0,
-            SUBSTEPS=self.substeps,
-            RULE=RULES[type(sde)],
-            VARIANT=average.variant if average else "",
-            TABLE=table is not None,
-            SIZE=BLOCK,
-        )
+        with torch.cuda.device_of(x):  # Triton launches on the current device
+            kernels.advance[programs](
+                x,
+                state.get("m", x),
+                state.get("v", x),
+                self.curvature,
+                self.scale,
+                x if table is None else table,
+                finite,
+                x.numel(),
+                x.shape[1],
+                first_replicate,
+                signed_key(self.seed),
+                first,
+                last - first,
+                eta / self.substeps,
+                eta / math.sqrt(self.substeps),
+                self.decay,
+                average.eps if average else 0.0,
+                1 - sde.beta1 if isinstance(sde, AdamSDE) else 0.0,
+                average.one_minus_beta2 if average else 0.0,
+                SUBSTEPS=self.substeps,
+                RULE=RULES[type(sde)],
+                VARIANT=average.variant if average else "",
+                TABLE=table is not None,
+                SIZE=BLOCK,
+            )
         return finite.amin(dim=1).long()
 
     def table(self, first: int, last: int, x: Tensor) -> Tensor | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from functools import cache
 from importlib.util import find_spec
 
 import torch
@@ -59,7 +61,27 @@ def signed_key(seed: int) -> int:
 
 def has_kernels(x: Tensor) -> bool:
     """Whether Triton's kernels can work on ``x``."""
-    return x.device.type == "cuda" and x.dtype == torch.float32 and find_spec("triton") is not None
+    known = x.device.type == "cuda" and x.dtype == torch.float32 and find_spec("triton") is not None
+    return known and kernels_run(x.device)
+
+
+@cache
+def kernels_run(device: torch.device) -> bool:
+    """Whether a small kernel compiles for ``device`` and does there what it should; warns if it does not.
+
+    A compiler may be missing, or the GPU too old for this Triton. Waits for the device, once.
+    """
+    source = PhiloxNormals(3, 2, 5, 2, torch.empty(0, device=device))
+    found = torch.empty(source.shape, device=device)
+    try:
+        source.draw_by_kernel(found, 1, 4)
+        gap = float((found - source.draw_by_torch(1, 4)).abs().max())
+        why = "" if gap < 1e-4 else f"its normals are off by {gap:g}"
+    except Exception as error:
+        why = f"{type(error).__name__}: {str(error)[:300]}"
+    if why:
+        warnings.warn(f"Triton's kernels are not used on {device}: {why}.", stacklevel=2)
+    return not why
 
 
 class PhiloxNormals:
@@ -77,10 +99,15 @@ class PhiloxNormals:
 
     def draw(self, seed: int, step: int) -> Tensor:
         """Return the normals (substep, replicate, normal) of optimizer step ``step``."""
+        if not has_kernels(self.like):
+            return self.draw_by_torch(seed, step)
         out = self.like.new_empty(self.shape)
-        if has_kernels(out):
-            self.draw_by_kernel(out, seed, step)
-            return out
+        self.draw_by_kernel(out, seed, step)
+        return out
+
+    def draw_by_torch(self, seed: int, step: int) -> Tensor:
+        """Return the normals of ``step``, by the operations of any device."""
+        out = self.like.new_empty(self.shape)
         dtype = torch.float64 if out.dtype == torch.float64 else torch.float32
         like = torch.zeros_like(self.replicate + self.coordinate)
         for group in range(0, self.substeps, 4):
@@ -97,13 +124,14 @@ class PhiloxNormals:
 
         substeps, rows, n_normals = self.shape
         programs = (-(-rows * n_normals // kernels.BLOCK),)
-        kernels.normals[programs](
-            out,
-            rows * n_normals,
-            n_normals,
-            self.origin,
-            signed_key(seed),
-            step,
-            SUBSTEPS=substeps,
-            SIZE=kernels.BLOCK,
-        )
+        with torch.cuda.device_of(out):  # Triton launches on the current device
+            kernels.normals[programs](
+                out,
+                rows * n_normals,
+                n_normals,
+                self.origin,
+                signed_key(seed),
+                step,
+                SUBSTEPS=substeps,
+                SIZE=kernels.BLOCK,
+            )

@@ -6,13 +6,14 @@ import math
 import warnings
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from noisekit._typing import GradientFunction, State
 from noisekit.errors import InputError
 from noisekit.noise.base import NoiseModel, check_flag
 from noisekit.sde.base import OptimizerSDE, Schedule, Substep, averaging_number, decay_number, positive_number
-from noisekit.sde.constants import largest_curvature
+from noisekit.sde.constants import Constants, largest_curvature
 from noisekit.sde.second_order import modified_drift, modified_noise
 from noisekit.sde.stability import stability_limit
 
@@ -131,6 +132,8 @@ class SGDSDE(OptimizerSDE):
                 x.sub_(x_old, alpha=u * at.dt * self.weight_decay)
             return None
         known = self.constants_at(x, at)
+        if known.loud and at.substeps > 1 and u and reads_cost_most(x) and known.curvature is not None:
+            return self._step_in_units_of_noise(x, known, at)
         zeta = self.noise.sqrt_covariance_product(x, at.normals) if known.scale is None else None
         if known.curvature is not None and not self.weight_decay:
             x.addcmul_(x, known.curvature, value=-u * at.dt)
@@ -142,9 +145,29 @@ class SGDSDE(OptimizerSDE):
             x.sub_(zeta, alpha=u * at.noise_step)
         return None
 
+    def _step_in_units_of_noise(self, x: Tensor, known: Constants, at: Substep) -> None:
+        """Advance x in one pass over memory: with y = x/(−u√(η dt) σ), y ← z + (1 − u dt (λ + θ)) y.
+
+        Inside a step ``state`` holds y.
+        """
+        assert known.scale is not None
+        assert known.curvature is not None
+        size, held = -at.factor * at.noise_step, at.draws.held
+        if at.index == 0:
+            x.div_(known.scale * size)
+            held["kept"] = 1 - at.factor * at.dt * (known.curvature + self.weight_decay)
+        torch.addcmul(at.normals, x, held["kept"], out=x)
+        if at.index + 1 == at.substeps:
+            x.mul_(known.scale * size)
+
     def settings(self) -> dict[str, Any]:
         return super().settings() | {
             "momentum": self.momentum,
             "nesterov": self.nesterov,
             "weight_decay": self.weight_decay,
         }
+
+
+def reads_cost_most(x: Tensor) -> bool:
+    """Whether passes over memory take the time there, as on a GPU, whose numbers are its own anyway."""
+    return x.device.type != "cpu"

@@ -1,6 +1,7 @@
 """What integrate promises: keyed paths, saved steps, statistics, divergence, checkpoints, clear errors."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 import noisekit as nk
 from noisekit.errors import InfiniteVarianceError, InputError
 from noisekit.problems import LinearRegression
-from noisekit.sde import EulerMaruyama, StochasticHeun
+from noisekit.sde import EulerMaruyama, StochasticHeun, sgd
 
 ETA = 0.05
 
@@ -371,3 +372,36 @@ def test_a_state_can_be_read_where_it_was_saved_only():
         solution.state_at(4)
     with pytest.raises(InputError, match="keep_state"):
         nk.integrate(make_sde(), start(), steps=2, keep_state=False).state_at(2)
+
+
+@pytest.mark.parametrize("scale", [0.3, torch.tensor([0.1, 0.5, 0.9])])
+@pytest.mark.parametrize("schedule", [None, lambda step: 1.0 - step % 2])
+def test_sgd_in_units_of_its_noise_takes_the_same_steps(
+    scale: float | torch.Tensor, schedule: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where passes over memory cost most; a factor of 0 and noise of size 0 leave it."""
+    hessian = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    noise = nk.GaussianNoise(scale=scale)
+
+    def state(noise: nk.GaussianNoise) -> torch.Tensor:
+        sde = nk.SGDSDE(nk.Quadratic(hessian).gradient, noise, 0.1, weight_decay=0.2, schedule=schedule)
+        x0 = torch.tensor([1.0, -2.0, 0.0], dtype=torch.float64)
+        return nk.integrate(sde, x0, steps=7, substeps=4, replicates=5).state["x"]
+
+    silent = nk.GaussianNoise(scale=torch.tensor([0.1, 0.0, 0.5]))
+    plain, without = state(noise), state(silent)
+    taken: list[int] = []
+    step = nk.SGDSDE._step_in_units_of_noise
+    monkeypatch.setattr(sgd, "reads_cost_most", lambda _: True)
+
+    def counted(self: nk.SGDSDE, x: torch.Tensor, known: Any, at: Any) -> None:
+        taken.append(at.step)
+        step(self, x, known, at)
+
+    monkeypatch.setattr(nk.SGDSDE, "_step_in_units_of_noise", counted)
+    assert torch.allclose(state(noise), plain, rtol=1e-12, atol=1e-14)
+    expected = [k for k in range(7) if schedule is None or schedule(k) != 0]
+    assert sorted(set(taken)) == expected
+    taken.clear()
+    assert torch.equal(state(silent), without)
+    assert not taken

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from noisekit.sde.philox import PhiloxNormals, normals_of, philox
+from noisekit.sde.philox import PhiloxNormals, kernels_run, normals_of, philox
 
 # From kat_vectors of Random123 (Salmon et al.): philox4x32 with 10 rounds; counter, key, words.
 KNOWN = [
@@ -59,3 +59,28 @@ def test_a_number_depends_on_its_name_alone() -> None:
     assert not torch.equal(draw(step=4), z)
     single = PhiloxNormals(0, 1000, 25, 8, torch.empty(0)).draw(5, 3)
     assert float((single - z).abs().max()) < 2e-5
+
+
+def test_kernels_that_fail_or_are_wrong_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look at each device: a compiler may be missing, or the GPU too old for this Triton."""
+    device = torch.device("cpu")  # stands for a GPU
+
+    def right(self: PhiloxNormals, out: torch.Tensor, seed: int, step: int) -> None:
+        out.copy_(self.draw_by_torch(seed, step))
+
+    def wrong(self: PhiloxNormals, out: torch.Tensor, seed: int, step: int) -> None:
+        out.copy_(self.draw_by_torch(seed, step + 1))
+
+    def failing(self: PhiloxNormals, out: torch.Tensor, seed: int, step: int) -> None:
+        raise RuntimeError("failed to find a C compiler")
+
+    for kernel, message in ((right, None), (wrong, "its normals are off by"), (failing, "find a C compiler")):
+        monkeypatch.setattr(PhiloxNormals, "draw_by_kernel", kernel)
+        kernels_run.cache_clear()
+        if message is None:
+            assert kernels_run(device)
+            continue
+        with pytest.warns(UserWarning, match=message):
+            assert not kernels_run(device)
+        assert not kernels_run(device)  # said once
+    kernels_run.cache_clear()
