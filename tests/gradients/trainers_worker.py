@@ -110,11 +110,23 @@ def huggingface(folder: str) -> Any:
     return callback.result()
 
 
+def prepare() -> None:
+    """Import what both ranks need."""
+    warnings.filterwarnings("ignore", "The 'train_dataloader' does not have many workers")
+    warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+    import pytorch_lightning
+    import transformers
+
+    import noisekit.gradients.huggingface
+    import noisekit.gradients.lightning
+
+    _ = pytorch_lightning.Trainer, transformers.Trainer, transformers.GPT2LMHeadModel
+    _ = noisekit.gradients.lightning, noisekit.gradients.huggingface
+
+
 def main() -> None:
     rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", "The 'train_dataloader' does not have many workers")
-    warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
     # What torchrun sets. The libraries take the process group that is there, so no port is needed.
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "NODE_RANK": 0}
     os.environ.update({name: str(value) for name, value in ranks.items()})

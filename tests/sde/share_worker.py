@@ -79,6 +79,11 @@ def resumed(ranks: Any, folder: Path, name: str) -> nk.Solution:
     return sde("sgd", ranks, **options)
 
 
+def prepare() -> None:
+    """Import what noisekit imports on first use."""
+    _ = nk.integrate, nk.simulate_optimizer, nk.Quadratic, nk.GaussianNoise
+
+
 def main() -> None:
     rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     torch.set_num_threads(1)
