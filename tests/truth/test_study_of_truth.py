@@ -1,6 +1,8 @@
 """The study as its user sees it: presets, the command, the file, the tables."""
 
 import json
+from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from noisekit.truth.arms import ARMS
 from noisekit.truth.ensembles import build_problem
 from noisekit.truth.experiment import Experiment
 from noisekit.truth.fitted import fitted_noise
+from noisekit.truth.insights.floor_from_record import Case
 
 
 @pytest.mark.parametrize("preset", ["quick", "full", "gpu"])
@@ -52,10 +55,27 @@ def test_fits_come_from_recorded_gradients_of_another_run():
         torch.testing.assert_close(fitted.variance(problem.x0[None]).sum(), truth, rtol=0.25, atol=0)
 
 
+SHORTER = {
+    "noise_floors": {
+        "levels": (0.2, 3.0), "settle": 60, "keep": 60, "batch_sizes": (32, 128), "batch_keep": 2.0
+    },
+    "signsgd_stationary": {"settle": 60, "keep": 100},
+    "heavy_tails": {"steps": 60, "instants": 20, "degrees_of_freedom": (5.0, 1.0)},
+    "decoupled_decay": {"levels": (1.0, 10.0), "settle": 60, "keep": 60},
+    "batch_scaling": {"settle": 60, "keep": 60},
+    "floor_from_record": {"replicates": 2, "descent": 60, "cases": (Case(0.01, 16, ("sgd",), (2.0,), 40),)},
+}  # fmt: skip
+"""Sizes of insights of which only the way into the file matters here; other tests have their claims."""
+
+
 @pytest.mark.slow
-def test_quick_preset_from_the_command_line(tmp_path, capsys):
+def test_quick_preset_from_the_command_line(tmp_path, capsys, monkeypatch):
+    for name, shorter in SHORTER.items():
+        sizes = import_module(f"noisekit.truth.insights.{name}").SIZES
+        monkeypatch.setitem(sizes, "quick", replace(sizes["quick"], **shorter))
     output = tmp_path / "study.nc"
-    assert main(["study", "--output", str(output), "--json"]) == 0
+    # Computed in this process: others would not know of the shorter insights.
+    assert main(["study", "--output", str(output), "--workers", "1", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     tree = open_tree(output)
     rows = headline(tree).set_index("experiment")
