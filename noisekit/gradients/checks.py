@@ -25,6 +25,7 @@ _MOST_PLANS = 8
 
 def plan_for(model: nn.Module, inputs: Batch, tensors: Mapping[str, Tensor] | None = None) -> Plan:
     """Return the plan for ``model`` on inputs like these, examining the model where none holds any more."""
+    refuse_capture(model)
     key: list[tuple[Any, ...]] = [(t.dtype, t.ndim, t.device) for t in tensors_of(inputs)]
     if tensors is not None:
         key.append(tuple(t.dtype for t in tensors.values()))
@@ -96,6 +97,16 @@ def refuse_closure(step: tuple[Any, ...]) -> None:
         raise InputError(
             "optimizer.step(closure) computes the loss inside the step, where the recorder is blind: "
             "call recorder.record(inputs, targets) before it."
+        )
+
+
+def refuse_capture(model: nn.Module) -> None:
+    """Raise inside the capture of a CUDA graph, of whose replays no hook is told."""
+    first = next(model.parameters(), None)
+    if first is not None and first.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise UnsupportedModelError(
+            "The forward pass is captured in a CUDA graph, whose replays call no hook: capture it before "
+            "the recorder is attached, and call recorder.record(inputs, targets) between replays."
         )
 
 

@@ -78,6 +78,15 @@ def underlying_optimizer(optimizer: Any) -> Any:
     return optimizer
 
 
+def skips_itself(optimizer: Any) -> bool:
+    """Whether a GradScaler has let a fused ``optimizer`` do the step, which finds infinite gradients there.
+
+    Other optimizers it does not call then. Waits for the device, where there is such a scaler.
+    """
+    found = getattr(optimizer, "found_inf", None)
+    return isinstance(found, torch.Tensor) and bool(found > 0)
+
+
 def check_engine(engine: str) -> None:
     """Raise for an engine that does not exist."""
     if engine not in ENGINE_NAMES:

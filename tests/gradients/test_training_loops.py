@@ -13,7 +13,7 @@ from recorder_helpers import assert_rows_equal, flat, small
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from noisekit.errors import InputError
+from noisekit.errors import InputError, UnsupportedModelError
 from noisekit.gradients import (
     GradientNoiseRecorder,
     GradientRecord,
@@ -182,6 +182,59 @@ def test_a_step_that_the_scaler_skips_is_left_out(reference: Reference) -> None:
     assert recorder.result().batch_size == 4
     assert recorder.result().step.tolist() == [0]
     # The loss seen is the one before the infinite factor, so the factor is in what the backward pass carries.
+    assert_rows_equal(recorder.result(), rows)
+
+
+def test_a_step_that_a_fused_optimizer_skips_is_left_out(reference: Reference) -> None:
+    """The scaler calls a fused optimizer in any case, which then moves nothing."""
+    model, x, y = small()
+    rows = flat(reference(model, nn.CrossEntropyLoss(), x[4:], y[4:]))
+    optimizer, loss_fn = torch.optim.SGD(model.parameters(), lr=0.1, fused=True), nn.CrossEntropyLoss()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    before = [p.clone() for p in model.parameters()]
+    with GradientNoiseRecorder(model, loss_fn, optimizer, schedule=every(1)) as recorder:
+        for part, blow_up in ((slice(0, 4), torch.inf), (slice(4, 8), 1.0), (slice(4, 8), torch.inf)):
+            optimizer.zero_grad()
+            scaler.scale(loss_fn(model(x[part]), y[part]) * blow_up).backward()
+            if part.start == 4 and blow_up == 1:
+                assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+            scaler.step(optimizer)
+            scaler.update()
+    assert recorder.step == 1
+    assert recorder.result().step.tolist() == [0]
+    assert_rows_equal(recorder.result(), rows)
+
+
+def test_a_captured_pass_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, _ = small()
+    monkeypatch.setattr(nn.Parameter, "is_cuda", True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with (
+        GradientNoiseRecorder(model, nn.CrossEntropyLoss(), optimizer),
+        pytest.raises(UnsupportedModelError, match="is captured in a CUDA graph"),
+    ):
+        model(x)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_images_with_their_channels_last(memory_format: torch.memory_format, reference: Reference) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.GroupNorm(2, 4),
+        nn.ReLU(),
+        nn.Conv2d(4, 2, 1),
+        nn.Flatten(),
+        nn.Linear(50, 3),
+    ).double()
+    x, y, loss_fn = torch.randn(6, 3, 5, 5).double(), torch.randint(0, 3, (6,)), nn.CrossEntropyLoss()
+    rows = flat(reference(model, loss_fn, x, y))
+    model, x = model.to(memory_format=memory_format), x.to(memory_format=memory_format)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    with GradientNoiseRecorder(model, loss_fn, optimizer) as recorder:
+        loss_fn(model(x), y).backward()
+        optimizer.step()
     assert_rows_equal(recorder.result(), rows)
 
 
