@@ -38,6 +38,9 @@ class Ranks:
         self._gpu: torch.device | None = None
         """The GPU on which this process was seen to work."""
 
+    def __repr__(self) -> str:
+        return f"Ranks(rank {self.rank} of {self.size})"
+
     @classmethod
     def of(cls, model: nn.Module) -> Ranks | None:
         """Return the processes behind a DistributedDataParallel or fully_shard ``model``; None for one alone.

@@ -24,6 +24,9 @@ class RecordedRows:
         self._keep_moments = moments
         self._moments: RunningMoments | None = None
 
+    def __len__(self) -> int:
+        return len(self._rows)
+
     def add(
         self, sums: Sums, step: int, loss: Tensor, learning_rate: float | Tensor, elapsed: float
     ) -> Row | None:

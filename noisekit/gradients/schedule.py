@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from noisekit.errors import InputError
 
 Schedule = Callable[[int], bool]
+
+
+@dataclass(frozen=True, repr=False)
+class _Called:
+    """A schedule that prints as the call that made it."""
+
+    call: str
+    recorded: Schedule
+
+    def __call__(self, step: int) -> bool:
+        return self.recorded(step)
+
+    def __repr__(self) -> str:
+        return self.call
 
 
 def every(n: int, *, start: int = 0) -> Schedule:
@@ -18,7 +33,8 @@ def every(n: int, *, start: int = 0) -> Schedule:
     """
     if n < 1:
         raise InputError(f"every({n}) records nothing: n is at least 1.")
-    return lambda step: step >= start and (step - start) % n == 0
+    call = f"every({n}, start={start})" if start else f"every({n})"
+    return _Called(call, lambda step: step >= start and (step - start) % n == 0)
 
 
 def first(n: int) -> Schedule:
@@ -29,7 +45,7 @@ def first(n: int) -> Schedule:
     """
     if n < 1:
         raise InputError(f"first({n}) records nothing: n is at least 1.")
-    return lambda step: step < n
+    return _Called(f"first({n})", lambda step: step < n)
 
 
 def logarithmic(per_decade: int = 10) -> Schedule:
@@ -45,4 +61,4 @@ def logarithmic(per_decade: int = 10) -> Schedule:
         nearest = round(per_decade * math.log10(step + 1))
         return any(round(10 ** (k / per_decade)) == step + 1 for k in (nearest - 1, nearest, nearest + 1))
 
-    return recorded
+    return _Called(f"logarithmic({per_decade})", recorded)

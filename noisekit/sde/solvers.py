@@ -24,6 +24,9 @@ class Solver(ABC):
     uses_euler_step: bool = False
     """Whether the solver calls the equation's own Euler step, which may take the state in another order."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     @abstractmethod
     def step(self, sde: OptimizerSDE, state: State, at: Substep) -> None:
         """Advance ``state`` in place from t to t + dt."""

@@ -333,3 +333,17 @@ def test_nothing_recorded_and_bad_schedules() -> None:
     for schedule in (every, first, logarithmic):
         with pytest.raises(InputError):
             schedule(0)
+
+
+def test_schedules_and_recorders_print_what_they_are() -> None:
+    assert repr(every(4)) == "every(4)"
+    assert repr(every(4, start=3)) == "every(4, start=3)"
+    assert repr(first(3)) == "first(3)"
+    assert repr(logarithmic()) == "logarithmic(10)"
+    model, x, y = small()
+    _, recorder = train(model, x, y, 4, GradientNoiseRecorder, schedule=every(2))
+    name = type(model).__name__
+    assert repr(recorder) == f"GradientNoiseRecorder({name}, every(2), 2 steps recorded before step 4)"
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    own = GradientNoiseRecorder(model, nn.CrossEntropyLoss(), optimizer, schedule=lambda step: step > 3)
+    assert " at 0x" not in repr(own)
