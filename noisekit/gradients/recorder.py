@@ -21,7 +21,7 @@ from noisekit.gradients.collector import Sums
 from noisekit.gradients.compiled import EagerStance
 from noisekit.gradients.contributions import Contribution
 from noisekit.gradients.distributed import merge_step, sums_of_batch
-from noisekit.gradients.engine import check_engine, run_pass, underlying, underlying_optimizer
+from noisekit.gradients.engine import check_engine, run_pass, skips_itself, underlying, underlying_optimizer
 from noisekit.gradients.hooks import HookCapture
 from noisekit.gradients.local_hook import LocalHook
 from noisekit.gradients.random_state import random_state, untouched_random_state
@@ -118,6 +118,8 @@ class GradientNoiseRecorder:
         self._eager = EagerStance()
         self._looking_away = False
         self._recorded_by_call = False
+        self._skipped = False
+        """Whether the optimizer step that goes on moves nothing."""
         self._start = time.perf_counter()
         self.step = 0
         """The optimizer step that comes next."""
@@ -350,6 +352,10 @@ class GradientNoiseRecorder:
             self._passes[-1].gradients[name] = gradient.detach().clone()
 
     def _before_step(self, *step: Any) -> None:
+        if self._passes and skips_itself(self.optimizer):
+            self._passes.clear()
+            self._skipped = True
+            return
         if self.blind:
             refuse_closure(step)
         seen = [p for p in self._passes if p.differentiated]
@@ -373,6 +379,9 @@ class GradientNoiseRecorder:
         self._disarm()
 
     def _after_step(self, *_: Any) -> None:
+        if self._skipped:
+            self._skipped = False
+            return
         self.step += 1
         self._recorded_by_call = False
         self._arm()
