@@ -221,9 +221,13 @@ def write_zarr(
 
     Raises NoisekitError where the disk hangs: then a late write may still come.
     """
+    import zarr
+
     try:
-        # Version 2 of the format: version 3 has no agreed way to write text coordinates.
-        tree.to_zarr(path, zarr_format=2, consolidated=True, encoding=encoding)
+        # Version 2 of the format: version 3 has no agreed way to write text coordinates. The metadata are
+        # gathered once, at the end: xarray would do so again after each group.
+        tree.to_zarr(path, zarr_format=2, consolidated=False, encoding=encoding)
+        zarr.consolidate_metadata(path, zarr_format=2)
     except BaseException:
         _await_zarr_writers(path)
         raise

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy import stats
+from scipy.special import stdtrit
 
 from noisekit.results.level import level_at_end
 from noisekit.results.seeds import by_seed
@@ -54,7 +54,7 @@ def _over_seeds(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
         n = len(value)
         half = np.nan
         if n > 1 and np.isfinite(value).all():
-            half = float(stats.t.ppf(0.975, n - 1) * value.std(ddof=1) / np.sqrt(n))
+            half = float(stdtrit(n - 1, 0.975) * value.std(ddof=1) / np.sqrt(n))
         seeds = ", ".join(str(s) for s in tables)
         note = f"mean over {n} runs of the seeds {seeds}" if n == len(tables) else f"mean over {n} runs"
         mean = float(value.mean())
@@ -128,6 +128,8 @@ def _tail(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
     if not {"alpha", "alpha_interval", "estimator"} <= set(node.variables):
         return
     last = node.to_dataset().isel(step=-1).load()
+    n = node.attrs.get("n_samples")
+    note = f"step {int(last['step'])}" + (f", its {int(n)} samples" if n else "")
     for estimator in last["estimator"].values:
         one = last.sel(estimator=estimator)
         for block in one["block"].values:
@@ -141,6 +143,7 @@ def _tail(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
                 lower=float(low),
                 upper=float(high),
                 batch_size=1,
+                note=note,
             )
 
 
