@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from small_tree import small_tree
 
 import noisekit as nk
 from noisekit.cli import main
@@ -25,24 +26,8 @@ class Bomb:
         return os.system, ("touch exploded",)
 
 
-_RECORD = ("training", "gradient_noise", "gradient_noise/samples")
-KEPT = (*_RECORD, "sde/adam", "optimizer/adam", "comparison/adam")
-
-
-def small_example():
-    """A part of the example tree with few steps, samples and coordinates, which opens in an instant."""
-    few = {"step": slice(-4, None), "sample": slice(24), "coordinate": slice(24), "projection": slice(8)}
-    whole, groups = make_example_tree(), {}
-    for path in KEPT:
-        data = whole[path].to_dataset(inherit=False)
-        groups[f"/{path}"] = data.isel({axis: part for axis, part in few.items() if axis in data.dims})
-    tree = xr.DataTree.from_dict(groups)
-    tree.attrs = whole.attrs
-    return tree
-
-
 def make_files(folder):
-    example = small_example()
+    example = small_tree()
     nk.save_tree(example, folder / "run.nc")
     good = (folder / "run.nc").read_bytes()
     (folder / "cut.nc").write_bytes(good[: len(good) // 2])
@@ -329,7 +314,7 @@ def test_unicode_paths_work(files, tmp_path, capsys):
 @pytest.mark.slow
 def test_hostile_text_in_a_file_is_shown_and_does_nothing(tmp_path, capsys):
     evil = "<script>alert(1)</script>\x1b[31m"
-    tree = small_example()
+    tree = small_tree()
     tree.attrs |= {"title": evil, "problem": evil, "dataset": evil, "command": evil}
     for node in tree["comparison"].children.values():
         node.attrs["verdict_text"] = evil
