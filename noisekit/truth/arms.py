@@ -8,10 +8,13 @@ from typing import Literal
 
 from noisekit.errors import unknown_name
 from noisekit.noise import NoiseModel
+from noisekit.sde.base import OptimizerSDE
 from noisekit.truth.controls import (
+    DriftOfNoise,
     IndependentSigns,
     IsotropicNoise,
     ScaledNoise,
+    WithoutSquareNoise,
     no_noise,
     with_gaussian_law,
 )
@@ -29,6 +32,8 @@ class Arm:
     variant: str = "consistent"
     change: Callable[[NoiseModel], NoiseModel] | None = None
     """What is done to the noise."""
+    equation: Callable[[OptimizerSDE], OptimizerSDE] | None = None
+    """What is done to the equation."""
     fit: str = ""
     """Which model, fitted to gradients recorded under another seed, takes the place of the noise."""
     order: int = 1
@@ -58,6 +63,16 @@ ARMS: dict[str, Arm] = {
         Arm("isotropic", "isotropic Σ of the same trace", "control", change=IsotropicNoise),
         Arm("ode", "no noise: the ordinary differential equation", "control", change=no_noise),
         Arm("no_v_noise", "no noise in V", "control", variant="published"),
+        Arm(
+            "order_two_no_v_noise", "order 2, no noise in V", "control", order=2, equation=WithoutSquareNoise
+        ),
+        Arm(
+            "no_diffusion",
+            "the right drift without dW",
+            "control",
+            change=DriftOfNoise,
+            equation=WithoutSquareNoise,
+        ),
         Arm("independent_signs", "independent coordinates", "control", change=IndependentSigns),
     )
 }

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from noisekit._typing import State
 from noisekit.noise import GaussianNoise, MinibatchNoise, NoiseModel
+from noisekit.sde.base import OptimizerSDE, Substep
 
 
 class ScaledNoise(NoiseModel):
@@ -78,6 +81,50 @@ class IndependentSigns(NoiseModel):
     def sample(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         return self.sqrt_covariance_product(x, z)
+
+
+class DriftOfNoise(NoiseModel):
+    """What ``noise`` does to the drift, its variance in V and its E sign g, and no fluctuation at all."""
+
+    def __init__(self, noise: NoiseModel) -> None:
+        self.noise = noise
+
+    def variance(self, x: Tensor) -> Tensor:
+        return self.noise.variance(x)
+
+    def sqrt_covariance_product(self, x: Tensor, z: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+    def expected_sign(self, x: Tensor, gradient: Tensor) -> Tensor:
+        return self.noise.expected_sign(x, gradient)
+
+    def sample(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return torch.zeros_like(x)
+
+
+class WithoutSquareNoise(OptimizerSDE):
+    """The equation ``sde`` with the noise of g² in V left out, and nothing else."""
+
+    def __init__(self, sde: OptimizerSDE) -> None:
+        super().__init__(
+            sde.gradient_function, sde.noise, sde.learning_rate, schedule=sde.schedule, order=sde.order
+        )
+        self.sde = sde
+        self.name, self.state_names, self.positive = sde.name, sde.state_names, sde.positive
+
+    def terms(self, state: State, at: Substep) -> tuple[State, State]:
+        drift, noise = self.sde.terms(state, at)
+        return drift, noise | {"v": torch.zeros_like(state["v"])}
+
+    def drift(self, state: State, at: Substep) -> State:
+        return self.sde.drift(state, at)
+
+    def start(self, x: Tensor, given: State, start_step: int, lead: float | None) -> State:
+        # Its steps are not fused, so that V does not run ahead of the optimizer's.
+        return self.sde.start(x, given, start_step, None)
+
+    def settings(self) -> dict[str, Any]:
+        return self.sde.settings()
 
 
 def no_noise(noise: NoiseModel) -> NoiseModel:

@@ -131,6 +131,8 @@ def predicted_paths(experiment: Experiment, arm: Arm, device: str | None = None)
         **experiment.settings,
         **of_arm,
     )
+    if arm.equation is not None:
+        sde = arm.equation(sde)
     return integrate(
         sde,
         start["x"],

@@ -55,7 +55,14 @@ class Experiment:
             parts.append("gaussian")
         if self.warmup == 0 and self.optimizer not in ("sgd", "signsgd"):
             parts.append("from-zero")
+        if self.second_beta < 0.95:
+            parts.append("short-memory")
         return "_".join(parts)
+
+    @property
+    def second_beta(self) -> float:
+        """β of RMSprop or β₂ of Adam where it is given, 1 where it is not."""
+        return float(self.settings.get("beta", self.settings.get("betas", (0.0, 1.0))[1]))
 
     def key(self, arm: str) -> str:
         """Return what names the numbers of one cell: all settings that enter it, in 16 hexadecimal digits."""

@@ -13,6 +13,7 @@ Preset = Literal["quick", "full", "gpu"]
 VARIANTS = ("published", "malladi")
 CONTROLS = ("double_covariance", "isotropic", "ode")
 ORDER_TWO = "order_two"
+NO_V_NOISE = "order_two_no_v_noise"
 FITTED = ("fitted_gaussian", "fitted_student_t", "fitted_covariance")
 MAIN = ("consistent", "fine")
 
@@ -60,7 +61,15 @@ def _quick() -> list[Experiment]:
         _experiment(**breast, optimizer="sgd", arms=(*MAIN, *CONTROLS)),
         _experiment(**breast | {"replicates": 64}, optimizer="signsgd", arms=(*MAIN, "independent_signs")),
         _experiment(**breast, optimizer="adamw", arms=(*MAIN, "published", "ode")),
+        _short_memory("rmspropw", replicates=4096, arms=(ORDER_TWO, NO_V_NOISE)),
     ]
+
+
+def _short_memory(optimizer: str, **given: Any) -> Experiment:
+    """Return a quadratic with β₂ = .9, where V fluctuates so much that its noise can be told."""
+    settings = {"beta": 0.9} if optimizer.startswith("rmsprop") else {"betas": (0.9, 0.9)}
+    given = _QUADRATIC | {"learning_rate": 0.01, "substeps": 4, "settings": settings} | given
+    return _experiment("quadratic", optimizer, **given)
 
 
 _QUADRATIC: dict[str, Any] = {
@@ -89,6 +98,9 @@ def _analytic() -> list[Experiment]:
             given = _QUADRATIC | common | {"learning_rate": own, "scale": scale, "options": {}}
             rows.append(_experiment(problem, optimizer, **given, arms=(*_arms(optimizer), "ode")))
         # The design is nearly isotropic, so that an isotropic Σ would be no control here.
+        if optimizer in ADAPTIVE:
+            arms = (*MAIN, ORDER_TWO, NO_V_NOISE)
+            rows.append(_short_memory(optimizer, replicates=16384, arms=arms))
         given = _REGRESSION | common | {"replicates": 256 if optimizer == "signsgd" else 2048}
         arms = (*_arms(optimizer), *higher, "double_covariance", "ode")
         rows.append(_experiment("linear-regression", optimizer, **given, arms=arms))
@@ -107,6 +119,8 @@ def _real_minibatches() -> list[Experiment]:
         controls = [*CONTROLS]
         if optimizer.startswith("rmsprop"):
             controls.append("no_v_noise")
+        if optimizer in ADAPTIVE:
+            controls.append("no_diffusion")
         replicates = {"sgd": 2048, "signsgd": 256}.get(optimizer, 1280)
         higher = (ORDER_TWO,) if optimizer in ("sgd", "adam", "adamw") else ()
         arms = _arms(optimizer, "surrogate", *higher, *controls, *FITTED)

@@ -8,7 +8,15 @@ from noisekit.problems import load_problem
 from noisekit.sde import integrate
 from noisekit.sde.named import build_sde
 from noisekit.truth.arms import ARMS, find_arm
-from noisekit.truth.controls import IndependentSigns, IsotropicNoise, ScaledNoise, no_noise, with_gaussian_law
+from noisekit.truth.controls import (
+    DriftOfNoise,
+    IndependentSigns,
+    IsotropicNoise,
+    ScaledNoise,
+    WithoutSquareNoise,
+    no_noise,
+    with_gaussian_law,
+)
 
 X = torch.zeros(4000, 3)
 FACTOR = torch.tensor([[1.0, 0.0], [0.8, 0.3], [0.0, 0.5]])
@@ -60,6 +68,32 @@ def test_independent_signs_keep_variances_only(noise):
 
 def test_no_noise_has_none(noise):
     assert float(no_noise(noise).variance(X[:1]).max()) == 0
+
+
+def test_the_drift_of_noise_keeps_what_is_no_fluctuation(noise):
+    wrong = DriftOfNoise(noise)
+    gradient = torch.tensor([[0.3, -1.0, 2.0]])
+    assert torch.equal(wrong.variance(X[:1]), noise.variance(X[:1]))
+    assert torch.equal(wrong.expected_sign(X[:1], gradient), noise.expected_sign(X[:1], gradient))
+    assert float(wrong.sample(X[:5]).abs().max()) == 0
+    assert float(wrong.sqrt_covariance_product(X[:1], torch.ones(1, 2)).abs().max()) == 0
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adamw"])
+def test_without_square_noise_only_v_is_quiet(optimizer, order):
+    noise = GaussianNoise(scale=0.5)
+    sde = build_sde(optimizer, lambda x: x, noise, 0.01, order=order)
+    start = {"v": torch.ones(3)} | ({"m": torch.zeros(3)} if optimizer == "adamw" else {})
+    run = {"steps": 1, "substeps": 2, "replicates": 500, "init_state": start, "start_step": 50, "seed": 1}
+    own, quiet = (integrate(one, torch.zeros(3), **run) for one in (sde, WithoutSquareNoise(sde)))
+    v, still = (paths.state["v"][:, -1].std(0) for paths in (own, quiet))
+    # What is left comes from the moves of x alone: V tends to x² + σ².
+    assert (still < 0.01 * v).all()
+    ratio = quiet.state["x"][:, -1].std(0) / own.state["x"][:, -1].std(0)
+    torch.testing.assert_close(ratio, torch.ones(3), rtol=0.02, atol=0)
+    assert quiet.optimizer == own.optimizer
+    assert quiet.settings == own.settings
 
 
 def test_gaussian_law_keeps_the_covariance(data):

@@ -79,12 +79,15 @@ def test_quick_preset_from_the_command_line(tmp_path, capsys, monkeypatch):
     printed = json.loads(capsys.readouterr().out)
     tree = open_tree(output)
     rows = headline(tree).set_index("experiment")
-    assert len(rows) == len(experiments("quick"))
+    assert len(rows) == sum("consistent" in row.arms for row in experiments("quick"))
     assert (rows["gap"] < 3 * rows["gap_error"] + 0.5).all()
     assert (rows["ode_gap"].dropna() > rows["gap"][rows["ode_gap"].notna()]).all()
     assert rows["std_ratio"].between(0.7, 1.4).all()
     controls = table(tree).query("kind == 'control' and prediction == 'double_covariance'")
     assert (controls["std_ratio"] > 1.3).all()
+    both = table(tree).query("experiment.str.endswith('short-memory')").set_index("prediction")
+    right, wrong = both.loc["order_two"], both.loc["order_two_no_v_noise"]
+    assert wrong["gap"] - right["gap"] > 3 * wrong["gap_error"]
     assert {i["insight"] for i in printed["insights"]} == set(tree["insight"].children)
     assert all(i["finding"] in ("held", "held in part", "failed") for i in printed["insights"])
     # Everything is finished, so that the same command again only reads.
