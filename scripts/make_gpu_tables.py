@@ -31,9 +31,11 @@ def results(folder: Path) -> str:
         path = folder / f"{name}.json"
         if path.exists():
             found = json.loads(path.read_text(encoding="utf-8"))
-            rows = [row for row in found[name] if "error" not in row]
+            done = [row for row in found[name] if "error" not in row]
+            rows = [row for row in done if "alone" not in row]
             if rows:
                 parts.append(f"{caption(found)}\n\n{table(rows)}")
+            parts += [table for row in done if "alone" in row for table in alone(row)]
     trained = sorted(path for path in folder.glob("*.nc") if path.name != "truth.nc")
     if trained:
         parts.append(trainings(trained))
@@ -47,6 +49,27 @@ def caption(found: dict[str, Any]) -> str:
     said = f"On {found['device']}, torch {versions.get('torch', '?')}, noisekit {made_with}"
     toy = ", at toy sizes that say nothing of speed" if found["smoke"] else ""
     return said + toy + ("" if found["complete"] else ", not all of it run yet") + ":"
+
+
+def alone(row: dict[str, Any]) -> list[str]:
+    """Return what was measured beside the rows of a table: speeds in 10⁹ a second, or kernels."""
+    speeds = {key: value for key, value in row.items() if key.endswith("per_second")}
+    if speeds:
+        said = (f"{key.removesuffix('per_second').rstrip('_')} {v / 1e9:.3g}" for key, v in speeds.items())
+        return [f"{row['alone']}, 10⁹/s: {', '.join(said).strip()}."]
+    if "seconds" in row:
+        return [f"{row['alone']}: {1000 * row['seconds']:.1f} ms a recorded step."]
+    tables = []
+    for kind in ("plain", "recorded"):
+        lines = [
+            [f"`{name.replace('|', ' ')}`", str(count), f"{ms:.2f}"]
+            for name, count, ms in row[kind]["kernels"][:12]
+        ]
+        said = (
+            f"{row['alone']}, {kind}: {row[kind]['milliseconds']:.1f} ms in {row[kind]['launched']} launches."
+        )
+        tables.append(said + "\n\n" + markdown(["kernel", "times", "ms"], lines))
+    return tables
 
 
 def checks(rows: list[dict[str, Any]]) -> str:
