@@ -20,7 +20,9 @@ def use_carried(wheels: Path) -> list[str]:
 
     Returns the names of the wheels in use. Subprocesses find the same by PYTHONPATH.
     """
-    added = [] if find_spec("noisekit") else [str(ROOT)]
+    spec = find_spec("noisekit")
+    # A folder of that name without code is no package, but would be found.
+    added = [] if spec is not None and spec.origin else [str(ROOT)]
     missing = [wheel for wheel in sorted(wheels.glob("*.whl")) if not _installed(wheel.name.split("-")[0])]
     if missing:
         folder = tempfile.mkdtemp(prefix="carried-")
