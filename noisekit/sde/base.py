@@ -130,6 +130,12 @@ class OptimizerSDE(ABC):
         """Return by what part of a step the state runs ahead of the optimizer when it starts from nothing."""
         return 0.0
 
+    def optimizer_itself(self) -> OptimizerSDE:
+        """Return an equation whose ``euler_step`` over dt = η is the step of the optimizer from any V."""
+        raise InputError(
+            f"whole_steps is for RMSprop and Adam from V = 0; {self.name} has no V, leave it out."
+        )
+
     def start(self, x: Tensor, given: State, start_step: int, lead: float | None) -> State:
         """Return the state at ``start_step``: ``given`` tensors of the optimizer, zeros for the rest.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -63,6 +64,7 @@ def integrate(
     progress: bool = False,
     ranks: Ranks | None = None,
     fused: bool = False,
+    whole_steps: int = 0,
 ) -> Solution:
     """Return paths of an optimizer SDE from t = ηk₀ to η(k₀ + steps), dt = η/substeps.
 
@@ -82,7 +84,9 @@ def integrate(
     the solution of all of them, and the numbers do not depend on how many there are; ``fused`` takes normals
     of the counter-based generator Philox, the same on every device, and where there is an NVIDIA GPU with
     Triton makes all steps of SGD, SignSGD, RMSprop or Adam on a diagonal quadratic with Gaussian noise in one
-    kernel (tried in Triton's interpreter only).
+    kernel (tried in Triton's interpreter only); ``whole_steps`` so many steps at the beginning are those of
+    RMSprop or Adam itself under the noise of the SDE, dt = η on the same path: where V starts from 0 no SDE
+    is near the first of them, which are sign steps.
     Returns a Solution; a path that is not finite is marked with its first bad step in ``diverged``.
     Raises InputError for arguments out of range, InfiniteVarianceError where the SDE needs a variance.
     """
@@ -96,12 +100,16 @@ def integrate(
     replicates, workers = check_count("replicates", replicates), check_count("workers", workers)
     substeps, start_step = check_substeps(substeps), check_count("start_step", start_step, least=0)
     checkpoint_every, levels = check_count("checkpoint_every", checkpoint_every), check_quantiles(quantiles)
+    whole_steps = check_count("whole_steps", whole_steps, least=0)
     if solver is None:
         solver = StochasticHeun() if sde.order == 2 else EulerMaruyama()
     if solver.order < sde.order:
         raise InputError(f"An SDE of order {sde.order} needs a solver of that order; use StochasticHeun().")
     if workers > 1 and hasattr(sde.noise, "problem"):
         raise InputError("Noise from the data of a problem is computed in one thread; use workers=1.")
+    if whole_steps and fused:
+        raise InputError("fused=True takes all steps alike; leave out whole_steps, or fused.")
+    optimizer = sde.optimizer_itself() if whole_steps else None
     path = check_file(checkpoint)
     keep_state, progress = check_flag("keep_state", keep_state), check_flag("progress", progress)
     given = check_state(init_state)
@@ -111,12 +119,17 @@ def integrate(
         sde.check(x)
         own = replicate_state(given, x, sde.state_names)
         share = Share.of(x, ranks)
-        lead = sde.lead(substeps) if solver.uses_euler_step and "v" not in own else 0.0
-        state = sde.start(x, own, start_step, lead if solver.uses_euler_step else None)
+        lead = sde.lead(substeps) if solver.uses_euler_step and "v" not in own and not whole_steps else 0.0
+        if optimizer is None:
+            state = sde.start(x, own, start_step, lead if solver.uses_euler_step else None)
+        else:
+            state = optimizer.start(x, own, start_step, 0.0)
         plan = saved_steps(start_step, steps, save_every)
         settings = sde.settings() | {"solver": solver.name, "start_step": start_step}
         if fused:
             settings["random_numbers"] = "philox"
+        if whole_steps:
+            settings["whole_steps"] = whole_steps
         compared = ranks is not None or path is not None
         identity = settings | {
             "sde": sde.name,
@@ -141,7 +154,8 @@ def integrate(
         wide = workers == 1 and diagonal_hessian(sde.gradient_function) is not None
         chunks = _chunks(sde, state, share, seed, substeps, fused, wide)
         kernel = FusedSteps.of(sde, solver, state["x"], substeps, seed, lead) if fused else None
-        runner = _Runner(sde, solver, trajectory, lead, share, chunks, kernel)
+        layer = start_step + whole_steps
+        runner = _Runner(sde, solver, trajectory, lead, share, chunks, kernel, optimizer, layer)
         reached = None if path is None else load_checkpoint(path, state, trajectory, identity, share)
         _run(
             runner, state, plan, reached, path, checkpoint_every, identity, workers, progress and share.first
@@ -208,6 +222,9 @@ class _Runner:
     share: Share
     chunks: list[_Chunk]
     kernel: FusedSteps | None
+    optimizer: OptimizerSDE | None
+    layer: int
+    """The step from which ``solver`` takes over from ``optimizer``."""
 
     def advance(self, chunk: _Chunk, first: int, last: int) -> None:
         if self.kernel is not None:
@@ -220,10 +237,15 @@ class _Runner:
             # Another thread may have stepped the chunk before, with buffers of its own.
             chunk.draws.buffers.clear()
             for step in range(first, last):
-                factor = self.sde.factor(step)
-                for index, normals in enumerate(chunk.draws.normals(step).unbind()):
-                    at = Substep(step, index, substeps, eta, factor, self.lead, normals, chunk.draws)
-                    self.solver.step(self.sde, chunk.state, at)
+                factor, drawn = self.sde.factor(step), chunk.draws.normals(step)
+                if self.optimizer is not None and step < self.layer:
+                    increment = drawn.sum(dim=0) / math.sqrt(substeps)
+                    whole = Substep(step, 0, 1, eta, factor, 0.0, increment, chunk.draws)
+                    self.optimizer.euler_step(chunk.state, whole)
+                else:
+                    for index, normals in enumerate(drawn.unbind()):
+                        at = Substep(step, index, substeps, eta, factor, self.lead, normals, chunk.draws)
+                        self.solver.step(self.sde, chunk.state, at)
                 self.trajectory.total(chunk.state["x"], totals[step - first])
             self.trajectory.count_finite(chunk.rows, totals)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from typing import Any
 
@@ -149,6 +150,19 @@ class PreconditionedSDE(OptimizerSDE):
         if self.variant == "malladi":
             return variance.expand_as(x)
         return torch.addcmul(variance, gradient, gradient)
+
+    def optimizer_itself(self) -> PreconditionedSDE:
+        """Return the equation of order 1, whose Euler step over dt = η divides by the V after its update."""
+        if self.variant != "consistent":
+            raise InputError(
+                f"whole_steps is for the 'consistent' variant, not {self.variant!r}; leave it out."
+            )
+        if self.order == 1:
+            return self
+        first = copy.copy(self)
+        first.order = 1
+        first.__dict__.pop("fused", None)
+        return first
 
     def lead(self, substeps: int) -> float:
         """Return by what part of a step V(t) runs ahead of v_k at t = ηk when it starts from nothing.

@@ -38,6 +38,8 @@ class Arm:
     """Which model, fitted to gradients recorded under another seed, takes the place of the noise."""
     order: int = 1
     """Weak order of the SDE."""
+    whole_steps: int = 0
+    """Steps at the beginning that are those of the optimizer itself."""
     refinement: float = 1.0
     """Factor on the substeps; 0 stands for one substep."""
 
@@ -53,6 +55,7 @@ ARMS: dict[str, Arm] = {
         Arm("fine", "the same at half the step", "check", refinement=2),
         Arm("surrogate", "one Euler step for each optimizer step: no SDE any more", "check", refinement=0),
         Arm("order_two", "SDE of weak order 2", order=2),
+        Arm("whole_start", "the SDE after four steps of the optimizer itself", whole_steps=4),
         Arm("published", "SDE as published (Compagnoni et al. 2025)", variant="published"),
         Arm("malladi", "SDE of Malladi et al. 2022", variant="malladi"),
         Arm("gaussian_law", "Gaussian noise with the covariance of the data", change=with_gaussian_law),

@@ -146,6 +146,7 @@ def predicted_paths(experiment: Experiment, arm: Arm, device: str | None = None)
         seed=stage_seed(experiment.seed, "sde"),
         start_step=experiment.warmup,
         init_state=_without_x(start),
+        whole_steps=arm.whole_steps,
     )
 
 

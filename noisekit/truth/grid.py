@@ -127,7 +127,7 @@ def _real_minibatches() -> list[Experiment]:
         common = {"steps": 40, "replicates": replicates}
         rows.append(_experiment("breast-cancer-mlp", optimizer, **common, arms=arms))
         if optimizer in ADAPTIVE:
-            start = {"warmup": 0, "arms": (*MAIN, *VARIANTS)}
+            start = {"warmup": 0, "arms": (*MAIN, "whole_start", *VARIANTS)}
             rows.append(_experiment("breast-cancer-mlp", optimizer, **common, **start))
         digits = {"steps": 20, "n_samples": 512, "batch_size": 32}
         digits |= {"replicates": 24 if optimizer == "signsgd" else 384}
