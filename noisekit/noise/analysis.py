@@ -53,7 +53,8 @@ class BlockNoise(Readable):
     df_interval: tuple[float, float]
     """Medians of the ends of their 95 % intervals."""
     tail_index: float
-    """Of the standardised coordinates pooled."""
+    """Of the standardised coordinates and all steps pooled. α̂ of one step, as ``analyze_tree`` gives it,
+    takes a larger share of fewer samples for the tail: it is less certain, and often too high."""
     tail_interval: tuple[float, float]
     asymmetric: float
     """Share of the tested coordinates that are not symmetric (false discovery rate 5 %)."""
@@ -71,7 +72,7 @@ class BlockNoise(Readable):
         if self.heavy_tailed <= 0.05:
             return f"Gaussian as far as these samples show{shape}"
         low, high = self.tail_interval
-        tail = f"tail index {self.tail_index:.2g}, 95 % {low:.2g} to {high:.2g}"
+        tail = f"tail index of all steps {self.tail_index:.2g}, 95 % {low:.2g} to {high:.2g}"
         if high < 2:
             # Finite data always has a covariance of its own; only a law that goes on beyond them has none.
             meaning = "MinibatchNoise has Σ(x), a fitted law has not"
@@ -117,7 +118,7 @@ class NoiseAnalysis(Readable):
     def __str__(self) -> str:
         head = (
             f"{self.n_steps} steps of {self.batch_size} samples, {share_of(self.coverage, 'parameters')}; "
-            "every number is for one sample (B = 1)."
+            "every number is for one sample (B = 1), laws and tails over all steps together."
         )
         lines = [str(row) for row in self.rows]
         if self.alignment is not None:

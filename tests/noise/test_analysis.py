@@ -10,7 +10,7 @@ from torch import Tensor
 
 from noisekit.errors import InputError
 from noisekit.gradients.record import GradientRecord
-from noisekit.noise import StudentTNoise, analyze, fit_noise
+from noisekit.noise import StudentTNoise, analyze, fit_noise, tail_index
 from noisekit.noise.participation import participation_over_steps
 from noisekit.noise.window_samples import window_samples
 from noisekit.problems.linear_regression import LinearRegression
@@ -169,3 +169,20 @@ def test_bad_records_are_refused():
         analyze(record_of(g, step=torch.arange(0)))
     with pytest.raises(InputError, match="give the problem"):
         analyze(record_of(g), x=torch.ones(6))
+
+
+@pytest.mark.parametrize("falls", [1.0, 4.0])
+def test_tails_of_a_window_and_of_its_steps_mean_the_same_index(falls: float) -> None:
+    """One step reads further in, where a Student-t is no power law yet: it is wider, and higher."""
+    torch.manual_seed(0)
+    moving = falls ** -torch.linspace(0, 1, 24)[:, None, None]
+    g = torch.distributions.StudentT(3.0).sample((24, 128, 60)) * moving
+    window = analyze(record_of(g)).total
+    low, high = window.tail_interval
+    assert low < 3 < high
+    for step in (0, 12, 23):
+        one = tail_index(g[step], pooled=True)
+        least, most = one.interval.reshape(2).tolist()
+        assert least < 3 < most
+        assert most - least > high - low
+        assert abs(window.tail_index - 3) < abs(float(one.alpha) - 3)
