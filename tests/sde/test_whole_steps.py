@@ -1,4 +1,4 @@
-"""The first steps of an SDE as the optimizer makes them: an SDE is not near steps divided by their own size."""
+"""The first steps of an SDE as the optimizer makes them: an SDE is not near steps divided by their size."""
 
 import math
 
