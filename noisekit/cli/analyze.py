@@ -19,7 +19,7 @@ _TOPICS = ("noise", "fit", "tail")
 _TAIL = (
     "A tail index says which moments are finite: those of lower order. Below 2 the variance is infinite.\n"
     "Three estimators see the same values; figures and predictions go by gpd. Values of one step give\n"
-    "an index that is often too high, which its interval covers; nk.analyze pools all steps and looks further out."
+    "an index that is often too high, which its interval covers; nk.analyze pools all steps."
 )
 
 
