@@ -132,7 +132,8 @@ class SGDSDE(OptimizerSDE):
                 x.sub_(x_old, alpha=u * at.dt * self.weight_decay)
             return None
         known = self.constants_at(x, at)
-        if known.loud and at.substeps > 1 and u and reads_cost_most(x) and known.curvature is not None:
+        diagonal = known.scale is not None and known.curvature is not None
+        if diagonal and known.loud and at.substeps > 1 and u and reads_cost_most(x):
             return self._step_in_units_of_noise(x, known, at)
         zeta = self.noise.sqrt_covariance_product(x, at.normals) if known.scale is None else None
         if known.curvature is not None and not self.weight_decay:
