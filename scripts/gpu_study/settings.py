@@ -71,7 +71,9 @@ class Settings:
         # Only here, so that what is missing on a machine is said in a sentence before.
         from noisekit.results.provenance import git_commit, versions
 
-        known: dict[str, Any] = {"versions": versions(), "git_commit": git_commit(), "seed": self.seed}
+        # A machine may see the files of a commit without being told which.
+        commit = git_commit() or os.environ.get("GIT_COMMIT", "")
+        known: dict[str, Any] = {"versions": versions(), "git_commit": commit, "seed": self.seed}
         known["device"] = torch.cuda.get_device_name(self.device) if self.on_gpu else "cpu"
         known["smoke"] = self.smoke
         if self.on_gpu:
