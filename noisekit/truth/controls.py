@@ -38,13 +38,27 @@ class ScaledNoise(NoiseModel):
         return self.noise.sample(x, generator) * self.root
 
 
-class IsotropicNoise(NoiseModel):
-    """White Gaussian noise with the trace of the covariance of ``noise`` at every x."""
-
-    law = "gaussian"
+class _Altered(NoiseModel):
+    """Noise that has the variance and the E sign g of ``noise`` where it does not say otherwise."""
 
     def __init__(self, noise: NoiseModel) -> None:
         self.noise = noise
+
+    def variance(self, x: Tensor) -> Tensor:
+        return self.noise.variance(x)
+
+    def expected_sign(self, x: Tensor, gradient: Tensor) -> Tensor:
+        return self.noise.expected_sign(x, gradient)
+
+    def sample(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        return self.sqrt_covariance_product(x, z)
+
+
+class IsotropicNoise(_Altered):
+    """White Gaussian noise with the trace of the covariance of ``noise`` at every x."""
+
+    law = "gaussian"
 
     def _scale(self, x: Tensor) -> Tensor:
         return self.noise.variance(x).mean(dim=-1, keepdim=True).sqrt()
@@ -58,47 +72,18 @@ class IsotropicNoise(NoiseModel):
     def expected_sign(self, x: Tensor, gradient: Tensor) -> Tensor:
         return torch.erf(gradient / (math.sqrt(2) * self._scale(x)))
 
-    def sample(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        return self.sqrt_covariance_product(x, z)
 
-
-class IndependentSigns(NoiseModel):
+class IndependentSigns(_Altered):
     """The noise of ``noise`` in each coordinate, as if coordinates were independent."""
-
-    def __init__(self, noise: NoiseModel) -> None:
-        self.noise = noise
-
-    def variance(self, x: Tensor) -> Tensor:
-        return self.noise.variance(x)
 
     def sqrt_covariance_product(self, x: Tensor, z: Tensor) -> Tensor:
         return self.noise.variance(x).sqrt() * z
 
-    def expected_sign(self, x: Tensor, gradient: Tensor) -> Tensor:
-        return self.noise.expected_sign(x, gradient)
 
-    def sample(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        return self.sqrt_covariance_product(x, z)
-
-
-class DriftOfNoise(NoiseModel):
+class DriftOfNoise(_Altered):
     """What ``noise`` does to the drift, its variance in V and its E sign g, and no fluctuation at all."""
 
-    def __init__(self, noise: NoiseModel) -> None:
-        self.noise = noise
-
-    def variance(self, x: Tensor) -> Tensor:
-        return self.noise.variance(x)
-
     def sqrt_covariance_product(self, x: Tensor, z: Tensor) -> Tensor:
-        return torch.zeros_like(x)
-
-    def expected_sign(self, x: Tensor, gradient: Tensor) -> Tensor:
-        return self.noise.expected_sign(x, gradient)
-
-    def sample(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return torch.zeros_like(x)
 
 

@@ -8,13 +8,11 @@ import numpy as np
 import torch
 import xarray as xr
 
-from noisekit.noise import GaussianNoise
-from noisekit.optimizers import simulate_optimizer
-from noisekit.optimizers.named import build_optimizer
 from noisekit.theory import loss_bound, stationary_law
-from noisekit.truth.insights.estimates import Array, mean_and_error, plus_minus
+from noisekit.truth.insights.estimates import Array, plus_minus
+from noisekit.truth.insights.floors import floors_at_rest
 from noisekit.truth.insights.labelled import Finding, Progress, insight_dataset, report, variable
-from noisekit.truth.insights.losses import ShiftedQuadratic, block_losses, random_spd, side_by_side
+from noisekit.truth.insights.losses import ShiftedQuadratic, random_spd, side_by_side
 from noisekit.truth.insights.sizes import Preset, sizes_of
 
 OPTIMIZERS = ("rmspropw", "adamw", "rmsprop", "adam")
@@ -73,19 +71,17 @@ def decoupled_decay(*, preset: Preset | Sizes, seed: int = 0, progress: Progress
     floor, error, law = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     bound = np.zeros(shape[1:])
     for row, name in enumerate(OPTIMIZERS):
-        solution = simulate_optimizer(
+        found = floors_at_rest(
+            name,
             problem,
-            build_optimizer(name, sizes.learning_rate, weight_decay=sizes.weight_decay),
-            torch.zeros_like(problem.x0),
-            steps=sizes.settle + sizes.keep,
-            replicates=sizes.replicates,
-            noise=GaussianNoise(factor=factor),
-            save_every=20,
+            hessian,
+            factor,
+            sizes,
             seed=seed,
+            minimum=problem.minimum,
+            weight_decay=sizes.weight_decay,
         )
-        late = solution.state["x"][:, solution.step > sizes.settle] - problem.minimum
-        found = [mean_and_error(column) for column in block_losses(late, hessian).mean(1).unbind(-1)]
-        floor[:, row], error[:, row] = np.array(found).T.reshape(2, len(CENTRES), -1)
+        floor[:, row], error[:, row] = (each.reshape(len(CENTRES), -1) for each in found)
         bound[row] = [_bound(name, hessian, sigma, sizes) for sigma in sizes.levels]
         for i, centre in enumerate(centres):
             law[i, row] = [

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 import xarray as xr
 
-from noisekit.noise import GaussianNoise
 from noisekit.optimizers import simulate_optimizer
 from noisekit.optimizers.named import build_optimizer
 from noisekit.problems import Quadratic, load_problem
 from noisekit.problems.linear_regression import LinearRegression
 from noisekit.theory import noise_floor, stationary_law
 from noisekit.truth.insights.estimates import Array, mean_and_error, plus_minus, power_law
+from noisekit.truth.insights.floors import floors_at_rest
 from noisekit.truth.insights.labelled import Finding, Progress, insight_dataset, report, variable
 from noisekit.truth.insights.losses import block_losses, random_spd, side_by_side
 from noisekit.truth.insights.sizes import Preset, sizes_of
@@ -96,22 +96,12 @@ def _on_quadratic(name: str, sizes: Sizes, seed: int) -> tuple[Array, Array, Arr
     levels = torch.tensor(sizes.levels, dtype=torch.float64)
     factor = side_by_side(torch.linalg.cholesky(covariance), levels).float()
     problem = Quadratic(torch.block_diag(*[hessian] * len(levels)).float())
-    solution = simulate_optimizer(
-        problem,
-        build_optimizer(name, sizes.learning_rate),
-        torch.zeros_like(problem.x0),
-        steps=sizes.settle + sizes.keep,
-        replicates=sizes.replicates,
-        noise=GaussianNoise(factor=factor),
-        save_every=20,
-        seed=seed,
-    )
-    late = solution.state["x"][:, solution.step > sizes.settle]
-    found = [mean_and_error(column) for column in block_losses(late, hessian).mean(1).unbind(-1)]
+    floor, error = floors_at_rest(name, problem, hessian, factor, sizes, seed=seed)
     scaled = [covariance * a**2 for a in levels]
     return (
         np.array(sizes.levels),
-        *np.array(found).T,
+        floor,
+        error,
         np.array([noise_floor(name, s.diagonal(), sizes.learning_rate) for s in scaled]),
         np.array([stationary_law(name, hessian, s, sizes.learning_rate).excess_loss for s in scaled]),
     )
