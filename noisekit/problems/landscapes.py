@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
-from noisekit.problems.shown import shown
+from noisekit.problems.shown import Shown
 
 
-class EmbeddedSaddle:
+class EmbeddedSaddle(Shown):
     """A saddle at 0 between minima, f(x) = ½ Σ λ_i x_i² + (c/4) Σ x_i⁴ − (s/3) Σ x_i³.
 
     A negative λ_i makes 0 unstable in that direction; c > 0 bounds the loss below, and s ≠ 0 makes one of the
@@ -43,14 +43,6 @@ class EmbeddedSaddle:
         self.skew = skew
         self._x0 = torch.full_like(curvature, 0.01) if x0 is None else x0.to(curvature)
 
-    def __repr__(self) -> str:
-        return shown(self)
-
-    @property
-    def x0(self) -> Tensor:
-        """The starting point, (coordinate,)."""
-        return self._x0
-
     def loss(self, x: Tensor) -> Tensor:
         """Return f(x), (replicate,)."""
         return (0.5 * self.curvature * x**2 + self.quartic / 4 * x**4 - self.skew / 3 * x**3).sum(-1)
@@ -60,7 +52,7 @@ class EmbeddedSaddle:
         return x * (self.curvature + x * (self.quartic * x - self.skew))
 
 
-class Rosenbrock:
+class Rosenbrock(Shown):
     """A curved valley, f(x) = Σ_i b (x_{i+1} − x_i²)² + (a − x_i)²; for a = 1 its minimum is 0 at (1, …, 1).
 
     Args:
@@ -97,14 +89,6 @@ class Rosenbrock:
             x0[::2] = -1.2
         self._x0 = x0
 
-    def __repr__(self) -> str:
-        return shown(self)
-
-    @property
-    def x0(self) -> Tensor:
-        """The starting point, (coordinate,)."""
-        return self._x0
-
     def loss(self, x: Tensor) -> Tensor:
         """Return f(x), (replicate,)."""
         left, right = x[..., :-1], x[..., 1:]
@@ -120,7 +104,7 @@ class Rosenbrock:
         return result
 
 
-class Quartic:
+class Quartic(Shown):
     """A loss that is flat at its minimum, f(x) = ¼ Σ c_i x_i⁴: its Hessian vanishes at 0.
 
     Args:
@@ -142,14 +126,6 @@ class Quartic:
             raise InputError("coefficient needs to be a vector (coordinate,) of positive numbers.")
         self.coefficient = coefficient
         self._x0 = torch.ones_like(coefficient) if x0 is None else x0.to(coefficient)
-
-    def __repr__(self) -> str:
-        return shown(self)
-
-    @property
-    def x0(self) -> Tensor:
-        """The starting point, (coordinate,)."""
-        return self._x0
 
     def loss(self, x: Tensor) -> Tensor:
         """Return ¼ Σ c_i x_i⁴, (replicate,)."""

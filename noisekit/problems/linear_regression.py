@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
-from noisekit.problems.shown import shown
+from noisekit.problems.shown import Shown
 
 
-class LinearRegression:
+class LinearRegression(Shown):
     """Least squares, f(x) = (1/2N) Σ (a_i·x − y_i)².
 
     The gradient of sample i is a_i r_i with the residual r_i = a_i·x − y_i, so all per-sample statistics are
@@ -41,14 +41,6 @@ class LinearRegression:
         self.design = design
         self.response = response
         self._x0 = design.new_zeros(design.shape[1]) if x0 is None else x0.to(design)
-
-    def __repr__(self) -> str:
-        return shown(self)
-
-    @property
-    def x0(self) -> Tensor:
-        """The starting point, (coordinate,)."""
-        return self._x0
 
     @property
     def n_samples(self) -> int:

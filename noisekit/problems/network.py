@@ -25,7 +25,7 @@ from noisekit.problems.checks import (
 )
 from noisekit.problems.dense import is_mlp, mlp_moments, mlp_per_sample_gradients
 from noisekit.problems.sample_losses import sample_losses
-from noisekit.problems.shown import shown
+from noisekit.problems.shown import Shown
 
 ACTIVATION_BUDGET = 2**24
 """Numbers of activations that a pass may hold before its samples are split."""
@@ -36,7 +36,7 @@ BATCHED_UP_TO = 64
 win, because convolutions of many replicates become slow grouped ones."""
 
 
-class ModelProblem:
+class ModelProblem(Shown):
     """The training loss of a network, f(x) = (1/N) Σ ℓ_i(x), over its flattened trainable parameters x.
 
     Args:
@@ -118,9 +118,6 @@ class ModelProblem:
         self._activations = count_activations(model, self.inputs)
         self._is_mlp = is_mlp(model, self.inputs)
         self._has_batching_rules = replicates == "auto" and can_be_batched(model, self.inputs[:2])
-
-    def __repr__(self) -> str:
-        return shown(self)
 
     @property
     def x0(self) -> Tensor:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError
-from noisekit.problems.shown import shown
+from noisekit.problems.shown import Shown
 
 
-class Quadratic:
+class Quadratic(Shown):
     """A convex or indefinite quadratic, f(x) = ½ xᵀH x, with its stationary point at 0.
 
     Args:
@@ -48,14 +48,6 @@ class Quadratic:
         self.name = name
         self.hessian = hessian
         self._x0 = start
-
-    def __repr__(self) -> str:
-        return shown(self)
-
-    @property
-    def x0(self) -> Tensor:
-        """The starting point, (coordinate,)."""
-        return self._x0
 
     @property
     def hessian_matrix(self) -> Tensor:
