@@ -97,18 +97,18 @@ class _Columns:
             self._norms += torch.linalg.vector_norm(rows, dim=1, dtype=self.dtype).square_()
         if self._second is not None:
             # A norm reads the rows once; their squares would have to be written and read again.
-            self._second[own] = torch.linalg.vector_norm(rows, dim=0, dtype=self.dtype).square_()
+            torch.linalg.vector_norm(rows, dim=0, dtype=self.dtype, out=self._second[own])
         if self._sketch is not None and request.sketch is not None:
-            self._sketch += request.sketch.apply_to_columns(rows, own, self.dtype)
+            self._sketch += request.sketch.fold_columns(rows, own, self.dtype)
 
     def result(self, shape: torch.Size) -> Measured:
         """Return what was asked for."""
-        norms = self._norms if self._gram is None else self._gram.diagonal()
+        norms, sketch = self._norms if self._gram is None else self._gram.diagonal(), self.request.sketch
         return Measured(
             total=None if self._total is None else self._total.view(shape),
             weighted=None if self._weighted is None else self._weighted.view(-1, *shape),
-            second_moment=None if self._second is None else self._second.view(shape),
+            second_moment=None if self._second is None else self._second.square_().view(shape),
             squared_norms=norms if self.request.squared_norms or self.request.gram else None,
             gram=self._gram,
-            sketch=self._sketch,
+            sketch=None if sketch is None or self._sketch is None else sketch.shifted(self._sketch),
         )

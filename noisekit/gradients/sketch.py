@@ -38,32 +38,39 @@ class ParameterSketch:
     @property
     def signs(self) -> Tensor:
         """The signs ε, (d,); drawn when first asked for."""
+        if self._flips is not None:
+            return (self._flips >= 0).to(self.dtype).mul_(2).sub_(1)
         if self._signs is None:
             self._signs = self._random_signs(self.shape.numel())
         return self._signs
 
     @property
     def flips(self) -> Tensor:
-        """What the signs ε do to the bits of a number of 16 bits, (d,)."""
+        """What the signs ε do to the bits of a number of 16 bits, (d,); held in their place."""
         if self._flips is None:
             self._flips = (self.signs < 0).to(torch.int16).mul_(-(2**15))
+            self._signs = None
         return self._flips
 
-    def apply_to_columns(self, rows: Tensor, columns: slice, dtype: torch.dtype) -> Tensor:
-        """Return what gradients ``rows`` (sample, d) at ``columns`` add to the sketch; they are overwritten.
+    def fold_columns(self, rows: Tensor, columns: slice, dtype: torch.dtype) -> Tensor:
+        """Return what gradients ``rows`` (sample, d) at ``columns`` add to the sketch before ``shifted``.
 
-        ``dtype`` is that of the sketch. Numbers of 16 bits change sign as they are.
+        The rows are overwritten; numbers of 16 bits change sign as they are. ``dtype`` is that of the sketch.
         """
         if rows.element_size() == 2:
             rows.view(torch.int16).bitwise_xor_(self.flips[columns])
         else:
             rows.mul_(self.signs[columns])
-        shift = (self._offset + columns.start) % self.projections
-        return _folded(rows, self.projections, dtype).roll(shift, dims=1)
+        folded, shift = _folded(rows, self.projections, dtype), columns.start % self.projections
+        return folded.roll(shift, dims=1) if shift else folded
+
+    def shifted(self, folded: Tensor) -> Tensor:
+        """Return the sketch of all columns, from the sum of ``fold_columns``."""
+        return folded.roll(self._offset, dims=1)
 
     def apply_in_place(self, rows: Tensor) -> Tensor:
         """Return the sketch of gradients ``rows`` (sample, d), which are left multiplied by the signs."""
-        return _folded(rows.mul_(self.signs), self.projections).roll(self._offset, dims=1)
+        return self.shifted(_folded(rows.mul_(self.signs), self.projections))
 
     def apply_outer(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the Fourier transform of the sketch of left_i right_iᵀ, (sample, m // 2 + 1)."""
