@@ -43,9 +43,11 @@ ARMS = (
     "double_covariance",
     "isotropic",
     "ode",
+    "no_diffusion",
     "no_v_noise",
     "independent_signs",
 )
+SHORT_MEMORY = ("consistent", "order_two", "order_two_no_v_noise")
 
 
 def main() -> None:
@@ -68,7 +70,8 @@ def tables(tree: xr.DataTree) -> dict[str, str]:
         "headline": _headline(tree, real),
         "laws": _laws(real),
         "ablation": _grid(warm, ARMS),
-        "from_zero": _grid(zero, ("consistent", "published", "malladi")),
+        "from_zero": _grid(zero, ("consistent", "whole_start", "published", "malladi")),
+        "short_memory": _short_memory(rows[rows["experiment"].str.endswith("short-memory")]),
         "order_two": _order_two(rows),
         "synthetic": _synthetic(own[own["noise"] != "minibatch"]),
         "insights": _insights(insight_table(tree)),
@@ -150,6 +153,22 @@ def _order_two(rows: pd.DataFrame) -> str:
         gaps = [(one, "gap"), (one, "limit_gap"), (two, "gap"), (one, "worst_gap"), (two, "worst_gap")]
         figures = [_figure(row[which], row[f"{which}_error"]) for row, which in gaps]
         lines.append([f"`{name}`", *figures, *(f"{row['std_ratio']:.2f}" for row in (one, two))])
+    return markdown(lines)
+
+
+def _short_memory(rows: pd.DataFrame) -> str:
+    """Return what the noise of V is worth where V fluctuates."""
+    lines = [["experiment", "prediction", "gap of the mean loss", "at worst", "spread"]]
+    for row in rows[rows["prediction"].isin(SHORT_MEMORY)].to_dict("records"):
+        lines.append(
+            [
+                f"`{row['experiment']}`",
+                row["prediction"].replace("_", " "),
+                _figure(row["gap"], row["gap_error"]),
+                _figure(row["worst_gap"], row["worst_gap_error"]),
+                f"{row['std_ratio']:.3f} ± {row['std_ratio_error']:.3f}",
+            ]
+        )
     return markdown(lines)
 
 
