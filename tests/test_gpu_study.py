@@ -58,7 +58,7 @@ def test_trainings_leave_small_files_that_say_what_made_them(folder: Path, name:
 @pytest.mark.slow
 def test_checks_and_measurements_are_written(folder: Path) -> None:
     checks = json.loads((folder / "checks.json").read_text())["checks"]
-    assert len(checks) == 5
+    assert len(checks) == 6
     assert all(found["holds"] for found in checks)
     written = json.loads((folder / "integrate.json").read_text())
     assert written["complete"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +168,17 @@ def no_waiting_in_loops(settings: Settings) -> dict[str, Any]:
     return {"holds": all(few == many for few, many in counts.values()), "waits_in_4_and_24": counts}
 
 
+def ranks_over_nccl(settings: Settings) -> dict[str, Any]:
+    """In a group of one process over NCCL, tensors of the host and of the GPU arrive as they were sent."""
+    given = ("cuda", "nccl") if settings.on_gpu else ("cpu", "gloo")
+    command = [sys.executable, str(Path(__file__).with_name("over_nccl.py")), *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    if done.returncode:
+        return {"holds": False, "said": done.stderr[-1500:]}
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return {"holds": all(found.values()), "arrives": found}
+
+
 def waits(settings: Settings, run: Callable[[int], Any], steps: int) -> int:
     """Return how often ``run(steps)`` waited for the device."""
     run(steps)  # what is examined or compiled once, is not counted
@@ -186,4 +200,5 @@ CHECKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "the fused kernel takes the steps of the CPU": fused_kernel,
     "float32 statistics of bf16 training": statistics_in_float32,
     "no waiting in loops": no_waiting_in_loops,
+    "what processes tell each other over NCCL": ranks_over_nccl,
 }
