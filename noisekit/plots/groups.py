@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from noisekit.errors import InputError, unknown_name
+from noisekit.errors import FileFormatError, InputError, unknown_name
 from noisekit.results.validate import reading
 
 _HOW_TO_GET = {
@@ -80,9 +80,25 @@ def dataset(tree: xr.DataTree, path: str, *variables: str, seeds: bool = False) 
         return _small_loaded(data)
 
 
+def small_loaded(tree: xr.DataTree) -> xr.DataTree:
+    """Return the tree with its small variables read, once for many figures; what is damaged stays unread."""
+
+    def read(node: xr.DataTree) -> xr.Dataset:
+        data = node.to_dataset(inherit=False)
+        try:
+            with reading(node.path):
+                return _small_loaded(data)
+        except FileFormatError:
+            return data
+
+    return xr.DataTree.from_dict({node.path: read(node) for node in tree.subtree}, name=tree.name)
+
+
 def _small_loaded(data: xr.Dataset) -> xr.Dataset:
     """Read lazy variables below 64 MiB; of larger ones a figure takes the part that it draws."""
     small = [name for name, variable in data.variables.items() if variable.nbytes < 2**26]
+    if len(small) == len(data.variables):
+        return data.compute()
     read = data[small].compute()
     return data.assign_coords(read.coords).assign(read.data_vars)
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from noisekit import __version__
 from noisekit.errors import InputError
-from noisekit.plots.groups import dataset, optimizers_in
+from noisekit.plots.groups import dataset, optimizers_in, small_loaded
 from noisekit.report import tables
 from noisekit.report.figures import draw_figures
 from noisekit.report.truth import insights_table, is_study, truth_sentences, truth_table
@@ -29,6 +29,7 @@ def render_report(tree: xr.DataTree) -> str:
             f"A report is written from a DataTree, not from {type(tree).__name__}; "
             "open a file with nk.open_tree."
         )
+    tree = small_loaded(tree)
     pictures, absences = draw_figures(tree)
     sections = [(name, list(group)) for name, group in groupby(pictures, key=lambda picture: picture.section)]
     covered, uncovered = tables.coverage(tree)
