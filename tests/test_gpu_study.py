@@ -58,7 +58,7 @@ def test_trainings_leave_small_files_that_say_what_made_them(folder: Path, name:
 @pytest.mark.slow
 def test_checks_and_measurements_are_written(folder: Path) -> None:
     checks = json.loads((folder / "checks.json").read_text())["checks"]
-    assert len(checks) == 6
+    assert len(checks) == 7
     assert all(found["holds"] for found in checks)
     written = json.loads((folder / "integrate.json").read_text())
     assert written["complete"]
@@ -258,3 +258,14 @@ def test_the_truth_study_is_planned(tmp_path: Path) -> None:
     done = gpu_study("--smoke", "--out", str(tmp_path), "truth")
     assert done.returncode == 0, done.stderr
     assert "adam" in done.stdout
+
+
+def test_what_does_not_hold_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT))
+    settings, path = import_module("settings"), tmp_path / "checks.json"
+    rows = [{"check": "a", "holds": True}, {"check": "b", "holds": False}, {"check": "c", "error": "no"}]
+    path.write_text(json.dumps({"complete": False, "checks": rows}))
+    given = settings.of("cpu", 0, smoke=True, deadline=float("inf"))
+    assert settings.Findings(given, path, "checks").rows == rows[:1]
+    kept = settings.of("cpu", 0, smoke=True, deadline=float("inf"), keep_wrong=True)
+    assert settings.Findings(kept, path, "checks").rows == rows

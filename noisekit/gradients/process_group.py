@@ -15,7 +15,7 @@ _HOST = "cpu"
 
 def backends_of(group: Any) -> dict[str, str]:
     """Return the name of the backend that serves each type of device in ``group`` (None: all processes)."""
-    found = dist.group.WORLD if group is None else group
+    found: Any = dist.group.WORLD if group is None else group
     return {kind.type: found._get_backend(kind).name().lower() for kind in found._device_types}
 
 

@@ -115,14 +115,18 @@ def why_not(device: str, *, smoke: bool) -> str:
 
 
 class Findings:
-    """Rows of a JSON file, each written when it is found; a part that runs again goes on with the rest."""
+    """Rows of a JSON file, each written when it is found; a part that runs again goes on with the rest.
+
+    What went wrong, and a check that does not hold, is done again.
+    """
 
     def __init__(self, settings: Settings, path: Path, name: str) -> None:
         self.settings, self.path, self.name = settings, path, name
         self.rows: list[dict[str, Any]] = []
         if path.exists():
             found = json.loads(path.read_text(encoding="utf-8"))
-            self.rows = [row for row in found[name] if settings.keep_wrong or "error" not in row]
+            right = (row for row in found[name] if "error" not in row and row.get("holds", True))
+            self.rows = list(found[name] if settings.keep_wrong else right)
 
     def add(self, what: dict[str, Any], find: Callable[[], dict[str, Any]]) -> None:
         """Find the row called ``what`` if it is not there; what goes wrong is written in its place.
