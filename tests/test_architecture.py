@@ -44,36 +44,40 @@ def imported_modules(tree: ast.AST) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if room_of(f)], ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_to_the_left(path):
-    room = room_of(path)
-    allowed = set(ROOMS[: ROOMS.index(room) + 1]) | FOUNDATION
-    if path == PACKAGE / "sde" / "solution.py":
-        allowed.add("results")  # Solution.to_dataset, when called
-    for module in imported_modules(ast.parse(path.read_text())):
-        if module.startswith("noisekit."):
-            assert module.split(".")[1] in allowed, f"{room} imports {module}"
+def files_of(room: str) -> list[Path]:
+    return [path for path in FILES if room_of(path) == room]
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if room_of(f)], ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_xarray_stays_in_results_and_to_its_right(path):
-    if ROOMS.index(room_of(path)) >= ROOMS.index("results"):
-        return
-    tree = ast.parse(path.read_text())
-    for_types_only = {
-        id(node)
-        for branch in ast.walk(tree)
-        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
-        for node in ast.walk(branch)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in for_types_only:
-            assert "xarray" not in ast.unparse(node)
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_point_to_the_left(room):
+    files = files_of(room)
+    assert files
+    for path in files:
+        allowed = set(ROOMS[: ROOMS.index(room) + 1]) | FOUNDATION
+        if path == PACKAGE / "sde" / "solution.py":
+            allowed.add("results")  # Solution.to_dataset, when called
+        for module in imported_modules(ast.parse(path.read_text())):
+            if module.startswith("noisekit."):
+                assert module.split(".")[1] in allowed, f"{path} imports {module}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_no_file_is_long(path):
-    assert len(path.read_text().splitlines()) <= 400
+@pytest.mark.parametrize("room", ROOMS[: ROOMS.index("results")])
+def test_xarray_stays_in_results_and_to_its_right(room):
+    for path in files_of(room):
+        tree = ast.parse(path.read_text())
+        for_types_only = {
+            id(node)
+            for branch in ast.walk(tree)
+            if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
+            for node in ast.walk(branch)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in for_types_only:
+                assert "xarray" not in ast.unparse(node), path
+
+
+def test_no_file_is_long():
+    assert not [path for path in FILES if len(path.read_text().splitlines()) > 400]
 
 
 def test_every_room_is_known():
