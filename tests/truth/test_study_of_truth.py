@@ -68,6 +68,7 @@ SHORTER = {
 """Sizes of insights of which only the way into the file matters here; other tests have their claims."""
 
 
+@pytest.mark.longest
 @pytest.mark.slow
 def test_quick_preset_from_the_command_line(tmp_path, capsys, monkeypatch):
     for name, shorter in SHORTER.items():
