@@ -25,8 +25,8 @@ class AdamSDE(PreconditionedSDE):
     ``published`` (M + ηρ₁(∇f − M)) dt;  ``malladi`` M dt, and no (∇f)² in the V equation;
     ``consistent`` (M + ηρ₁(∇f − M)) dt + η^{3/2} ρ₁ Σ^{1/2} dW, the same W, with the noise of g² in V and the
     V after the update in P. ``order=2`` is the modified equation of weak order 2, for Gaussian noise.
-    From a zero state the error is worse than first order in η; start from the optimizer's own state
-    (``start_step`` and ``init_state`` of ``integrate``) to compare after k₀ steps.
+    From a zero state the error is worse than first order in η: let the first steps be the optimizer's own, or
+    start from its state (``whole_steps``, ``start_step`` and ``init_state`` of ``integrate``).
 
     Arguments: ``gradient`` ∇f; ``noise``; ``learning_rate`` η; ``betas`` (β₁, β₂); ``eps`` ε;
     ``weight_decay`` θ; ``decay`` "decoupled" or "l2" (∇f → ∇f + θx); ``schedule`` factor on η at step k.
