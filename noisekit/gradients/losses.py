@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from noisekit.errors import InputError
 from noisekit.gradients.batch import Batch
+from noisekit.gradients.device import has_float64
 
 Reduction = Literal["mean", "sum"]
 
@@ -39,13 +41,14 @@ def find_reduction(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduct
     A mean may have weights (class weights, ignored tokens): the gradient of sample i is then N times its
     term.
     """
-    precision = 1e-9
-    try:
-        evaluate(loss_fn, tree_map(_as_double, outputs), tree_map(_as_double, targets))
-    except RuntimeError:  # the loss holds single-precision tensors of its own, such as class weights
-        precision = 1e-5
-    else:
-        outputs, targets = tree_map(_as_double, outputs), tree_map(_as_double, targets)
+    precision = 1e-5
+    outputs, targets = tree_map(_detached, outputs), tree_map(_detached, targets)
+    if all(has_float64(leaf.device) for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)):
+        doubled = tree_map(_as_double, outputs), tree_map(_as_double, targets)
+        # Without success where the loss holds single-precision tensors of its own, such as class weights.
+        with suppress(RuntimeError):
+            evaluate(loss_fn, *doubled)
+            precision, (outputs, targets) = 1e-9, doubled
     used = [leaf for leaf, g in zip(*_gradients(loss_fn, outputs, targets), strict=True) if g is not None]
     if not used or any(leaf.ndim == 0 for leaf in used):
         return "mean"  # the model computes its own loss: as in Hugging Face, a mean
@@ -64,7 +67,7 @@ def find_reduction(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduct
                 "The loss depends on parameters beside the outputs, as a penalty on the weights does, and "
                 "that part belongs to no sample: leave it out of loss_fn."
             )
-        doubled, rolled = (
+        twice, rolled = (
             float(_evaluate_again(loss_fn, rows.select(noisy, index), rows.select(targets, index)).detach())
             for index in (torch.arange(2 * n) % n, torch.arange(n).roll(1))
         )
@@ -82,20 +85,22 @@ def find_reduction(loss_fn: Any, outputs: Any, targets: Batch, n: int) -> Reduct
             "The loss mixes samples: the term of one sample depends on the outputs of others, so it has no "
             "gradient of its own. noisekit needs a mean or a sum of per-sample losses."
         )
-    if abs(doubled - value) <= tolerance:
+    if abs(twice - value) <= tolerance:
         return "mean"
-    if abs(doubled - 2 * value) <= 2 * tolerance:
+    if abs(twice - 2 * value) <= 2 * tolerance:
         return "sum"
     raise InputError(
         f"The loss is neither a mean nor a sum over the samples: on a doubled batch it goes from {value:.6g} "
-        f"to {doubled:.6g}. Use reduction='mean' or reduction='sum'."
+        f"to {twice:.6g}. Use reduction='mean' or reduction='sum'."
     )
 
 
+def _detached(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
+
+
 def _as_double(leaf: Any) -> Any:
-    if isinstance(leaf, Tensor) and leaf.is_floating_point():
-        return leaf.detach().double()
-    return leaf
+    return leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
 def _evaluate_again(loss_fn: Any, outputs: Any, targets: Batch) -> Tensor:
