@@ -9,6 +9,7 @@ from torch import Tensor
 
 from noisekit._readable import Readable
 from noisekit.errors import InputError, NonFiniteError
+from noisekit.gradients.device import wide
 from noisekit.noise.hessian_products import (
     differentiable_sample_losses,
     directional_derivatives,
@@ -85,14 +86,14 @@ def hessian_alignment(
     else:
         rows = problem.per_sample_gradients(x[None])[0]
         projected, total = rows @ vectors, float(rows.var(dim=0).sum())
-    projected = projected.detach().double()
+    projected = wide(projected.detach())
     n = len(projected)
     centred = projected - projected.mean(dim=0)
     variance = centred.square().sum(dim=0) / (n - 1)
     error = ((centred.square() - variance).square().mean(dim=0) / n).sqrt()
     share = float(variance.sum()) / total if total > 0 else float("nan")
     logs = torch.stack(
-        [curvature.double().cpu().clamp(min=1e-300).log(), variance.cpu().clamp(min=1e-300).log()]
+        [curvature.cpu().double().clamp(min=1e-300).log(), variance.cpu().clamp(min=1e-300).log()]
     )
     return HessianAlignment(
         curvature=curvature,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from noisekit.errors import InputError, NonFiniteError
+from noisekit.gradients.device import where_wide
 
 MINIMUM_SAMPLES = 8
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -19,7 +20,8 @@ def as_samples(samples: object, *, minimum: int = MINIMUM_SAMPLES) -> Tensor:
     """Return ``samples`` as a detached floating tensor (sample, coordinate).
 
     A vector becomes one coordinate. Half precisions are widened to float32; float64 is kept. Every sample
-    counts once: no estimator of this room takes weights.
+    counts once: no estimator of this room takes weights. Estimates are made in float64, so samples on a
+    device without it come back on the CPU.
 
     Args:
         samples: a tensor, or anything NumPy can read, shape (sample, coordinate); the axes ``sample`` and
@@ -70,7 +72,7 @@ def as_samples(samples: object, *, minimum: int = MINIMUM_SAMPLES) -> Tensor:
         raise InputError(
             f"The largest sample is {largest:.3g} in size and its square leaves float64; rescale the samples."
         )
-    return tensor
+    return where_wide(tensor)
 
 
 def _from_numpy(samples: object) -> Tensor:
