@@ -19,6 +19,7 @@ from noisekit.sde.blocks import Block
 from noisekit.sde.constants import Constants
 from noisekit.sde.normals import BlockNormals
 from noisekit.sde.philox import PhiloxNormals
+from noisekit.sde.precision import full_precision
 from noisekit.sde.streams import Workspace, stream_key
 
 
@@ -74,7 +75,8 @@ class Draws:
         if self.substeps == 1 or not self.n_normals:
             return raw
         bridged = self.workspace.take("bridged", tuple(raw.shape), self.like)
-        torch.mm(self.bridge, raw.flatten(1), out=bridged.view(self.substeps, -1))
+        with full_precision(raw):
+            torch.mm(self.bridge, raw.flatten(1), out=bridged.view(self.substeps, -1))
         return bridged
 
     def sample(self, noise: NoiseModel, x: Tensor, step: int, substep: int = 0) -> Tensor:

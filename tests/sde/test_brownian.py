@@ -8,6 +8,7 @@ import torch
 from noisekit import GaussianNoise
 from noisekit.sde.blocks import group_blocks, replicate_blocks
 from noisekit.sde.brownian import Draws, bridge_matrix
+from noisekit.sde.precision import full_precision
 from noisekit.sde.streams import stream_key
 
 
@@ -115,3 +116,22 @@ def test_minibatches_are_keyed_and_uniform(replacement):
     assert (counts - 160).abs().max() < 5 * math.sqrt(160)
     repeated = any(len(row.unique()) < 20 for row in index)
     assert repeated == replacement
+
+
+def test_increments_are_made_in_full_precision_on_a_gpu() -> None:
+    """Whatever a script allows for its own products stays so outside."""
+    precision = torch.get_float32_matmul_precision()
+    on_gpu = torch.empty(0, device="meta")  # stands for a GPU
+    products, inside = torch.backends.cuda.matmul, []
+    name = "fp32_precision" if hasattr(products, "fp32_precision") else "allow_tf32"
+    try:
+        for allowed in ("high", "highest", "medium"):
+            torch.set_float32_matmul_precision(allowed)
+            with full_precision(torch.empty(0)):
+                assert torch.get_float32_matmul_precision() == allowed
+            with full_precision(on_gpu):
+                inside.append(getattr(products, name))
+            assert torch.get_float32_matmul_precision() == allowed
+        assert inside == ["ieee" if name == "fp32_precision" else False] * 3
+    finally:
+        torch.set_float32_matmul_precision(precision)
