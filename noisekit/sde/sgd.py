@@ -14,6 +14,7 @@ from noisekit.errors import InputError
 from noisekit.noise.base import NoiseModel, check_flag
 from noisekit.sde.base import OptimizerSDE, Schedule, Substep, averaging_number, decay_number, positive_number
 from noisekit.sde.constants import Constants, largest_curvature
+from noisekit.sde.momentum import momentum_equation, momentum_variant
 from noisekit.sde.second_order import modified_drift, modified_noise
 from noisekit.sde.stability import stability_limit
 
@@ -22,19 +23,25 @@ class SGDSDE(OptimizerSDE):
     """The SDE of stochastic gradient descent.
 
     dX = −∇f(X) dt + √η Σ(X)^{1/2} dW, t = ηk.
-    With momentum μ and torch's buffer B (B⁺ = μB + g, x⁺ = x − ηB⁺):
-    dX = −(μB + ∇f) dt − √η Σ^{1/2} dW,  dB = η⁻¹(∇f − (1 − μ)B) dt + η^{−1/2} Σ^{1/2} dW, the same W.
+    With momentum μ and torch's buffer B (B⁺ = μB + g, x⁺ = x − ηB⁺), g = ∇f(X + ηB/2) dt + √η Σ^{1/2} dW:
+    dX = −(2μB dt + g)/(1 + μ),  dB = 2(g − (1 − μ)B dt)/((1 + μ)η).
+    ``variant`` says which equation momentum has: "midpoint" is that one; "kinetic" dX = −B dt,
+    dB = η⁻¹(g − (1 − μ)B dt), of the literature; "consistent" dX = −(μB dt + g), dB as there, a step's own
+    difference, which has (1 + ηλ/(1 − μ)) times the friction. In the last two g is read at X.
     ``order=2`` is dY = b dt + √η c dW − (η/2) db(Y), the differential in the sense of Itô: the drift gains
     −∇(η|∇f|²/4) and the noise the factor I + (η/2)∇²f, without which the loss at rest would be further off.
+    With momentum it is that of "consistent".
 
     Arguments: ``gradient`` ∇f, x → same shape (replicate, coordinate); ``noise`` the law of g − ∇f;
     ``learning_rate`` η, or (1 − τ)η and the buffer B/(1 − τ) for torch's ``dampening`` τ; ``momentum`` μ in
-    [0, 1); ``nesterov`` as in torch; ``weight_decay`` θ of the L2 kind
-    (∇f → ∇f + θx); ``schedule`` factor on η at step k; ``curvature`` the largest eigenvalue of the Hessian,
-    only to warn where gradient descent itself is unstable, η > 2(1 + μ)/λ; known without being given where
-    ``gradient`` is that of a ``Quadratic`` or a ``LinearRegression``.
+    [0, 1); ``variant`` "midpoint" (default), "kinetic" or "consistent"; ``nesterov`` as in torch;
+    ``weight_decay`` θ of the L2 kind (∇f → ∇f + θx); ``schedule`` factor on η at step k; ``curvature`` the
+    largest eigenvalue of the Hessian, only to warn where gradient descent itself is unstable,
+    η > 2(1 + μ)/λ; known without being given where ``gradient`` is that of a ``Quadratic`` or a
+    ``LinearRegression``.
     Raises InputError for values out of range, InfiniteVarianceError at integration where Σ is infinite.
-    Source: Li, Tai, E 2017, arXiv 1511.06251; Compagnoni et al. 2025, arXiv 2411.15958.
+    Source: Li, Tai, E 2017, arXiv 1511.06251; Compagnoni et al. 2025, arXiv 2411.15958; "kinetic" Qian 1999,
+    Neural Networks 12(1):145-151, Mandt, Hoffman, Blei 2017, arXiv 1704.04289; "midpoint" derived.
 
     >>> import torch, noisekit as nk
     >>> sde = nk.SGDSDE(lambda x: x, nk.GaussianNoise(scale=0.0), learning_rate=0.1)
@@ -54,11 +61,14 @@ class SGDSDE(OptimizerSDE):
         schedule: Schedule | None = None,
         order: int = 1,
         curvature: float | None = None,
+        variant: str | None = None,
     ) -> None:
         super().__init__(gradient, noise, learning_rate, schedule=schedule, order=order)
         self.momentum = averaging_number("momentum", momentum)
         self.nesterov = check_flag("nesterov", nesterov)
         self.weight_decay = decay_number("weight_decay", weight_decay)
+        self.variant = momentum_variant(variant, self.momentum, nesterov=self.nesterov, order=order)
+        self._moves = momentum_equation(self.variant, self.momentum, self.nesterov)
         self.name = "sgd"
         self.state_names = ("x", "m") if momentum else ("x",)
         if nesterov and not momentum:
@@ -80,25 +90,24 @@ class SGDSDE(OptimizerSDE):
         gradient = self.gradient(x)
         return gradient.add(x, alpha=self.weight_decay) if self.weight_decay else gradient
 
-    @property
-    def _direct(self) -> float:
-        """By how much a gradient moves x at once."""
-        return 1 + self.momentum if self.nesterov else 1.0
-
     def _drift(self, state: State, factor: float) -> State:
-        gradient = self._decayed_gradient(state["x"])
+        x, moves = state["x"], self._moves
         if not self.momentum:
-            return {"x": -factor * gradient}
-        mu, buffer = self.momentum, state["m"]
-        carried = mu * mu if self.nesterov else mu
-        drift_x = -factor * (carried * buffer + self._direct * gradient)
-        return {"x": drift_x, "m": (gradient - (1 - mu) * buffer) / self.learning_rate}
+            return {"x": -factor * self._decayed_gradient(x)}
+        buffer = state["m"]
+        behind = x.add(buffer, alpha=factor * moves.back * self.learning_rate) if moves.back else x
+        gradient = self._decayed_gradient(behind)
+        pull = gradient - (1 - self.momentum) * buffer
+        return {
+            "x": -factor * (moves.carried * buffer + moves.direct * gradient),
+            "m": pull * (moves.kick / self.learning_rate),
+        }
 
     def _noise(self, x: Tensor, at: Substep) -> State:
         zeta = self.noise.sqrt_covariance_product(x, at.normals)
         root = math.sqrt(self.learning_rate)
-        noise = {"x": (-at.factor * self._direct * root) * zeta}
-        return noise | {"m": zeta / root} if self.momentum else noise
+        noise = {"x": (-at.factor * self._moves.direct * root) * zeta}
+        return noise | {"m": zeta * (self._moves.kick / root)} if self.momentum else noise
 
     def _modified(self, first: State, state: State, at: Substep) -> State:
         """Return the drift of the equation from ``first``, that of order 1."""
@@ -120,6 +129,8 @@ class SGDSDE(OptimizerSDE):
         return self._modified(first, state, at), noise
 
     def euler_step(self, state: State, at: Substep) -> None:
+        if self.momentum and self.variant != "consistent":
+            return self._leapfrog(state, at)
         if self.momentum or self.order == 2:
             return super().euler_step(state, at)
         x, u = state["x"], at.factor
@@ -146,6 +157,31 @@ class SGDSDE(OptimizerSDE):
             x.sub_(zeta, alpha=u * at.noise_step)
         return None
 
+    def _leapfrog(self, state: State, at: Substep) -> None:
+        """Advance by half a drift, a kick and half a drift: of order 2 in dt, and Euler's cost.
+
+        Euler's own step would take the friction ηλ dt away, which is much beside 1 − μ. At dt = η the step of
+        "midpoint" is that of the optimizer.
+        """
+        x, buffer, moves = state["x"], state["m"], self._moves
+        share, unit = 1 / at.substeps, at.factor * self.learning_rate
+        shift = unit * (moves.back + moves.ahead)
+        half = moves.kick * (1 - self.momentum) * share / 2
+        drift, noise = moves.kick * share / (1 + half), moves.kick * math.sqrt(share) / (1 + half)
+        x.add_(buffer, alpha=shift - unit * share / 2)
+        point = x.sub(buffer, alpha=unit * moves.ahead) if moves.ahead else x
+        kick = self._kick(point, at, drift, noise)
+        buffer.mul_((1 - half) / (1 + half)).add_(kick)
+        x.sub_(buffer, alpha=shift + unit * share / 2)
+
+    def _kick(self, x: Tensor, at: Substep, drift: float, noise: float) -> Tensor:
+        """Return ``drift``·∇f(x) + ``noise``·ζ, in one pass where both come from the same data."""
+        if self.shares_data:
+            kick: Tensor = self.noise.drift_and_noise(x, at.normals, drift, noise)  # type: ignore[attr-defined]
+            return kick.add(x, alpha=drift * self.weight_decay) if self.weight_decay else kick
+        zeta = self.noise.sqrt_covariance_product(x, at.normals)
+        return self._decayed_gradient(x).mul(drift).add_(zeta, alpha=noise)
+
     def _step_in_units_of_noise(self, x: Tensor, known: Constants, at: Substep) -> None:
         """Advance x in one pass over memory: with y = x/(−u√(η dt) σ), y ← z + (1 − u dt (λ + θ)) y.
 
@@ -162,7 +198,9 @@ class SGDSDE(OptimizerSDE):
             x.mul_(known.scale * size)
 
     def settings(self) -> dict[str, Any]:
+        chosen = {"variant": self.variant} if self.momentum else {}
         return super().settings() | {
+            **chosen,
             "momentum": self.momentum,
             "nesterov": self.nesterov,
             "weight_decay": self.weight_decay,

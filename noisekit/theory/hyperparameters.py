@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from noisekit.errors import InputError
+from noisekit.sde.momentum import MOMENTUM_VARIANTS, momentum_variant
 from noisekit.theory.inputs import DECOUPLED, check_beta, check_betas, check_optimizer, check_positive
 
-VARIANTS = {"adam": ("consistent", "published", "malladi"), "rmsprop": ("consistent", "published", "malladi")}
+VARIANTS = {
+    "sgd": MOMENTUM_VARIANTS,
+    "adam": ("consistent", "published", "malladi"),
+    "rmsprop": ("consistent", "published", "malladi"),
+}
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,13 @@ def check_hyperparameters(
     )
 
 
-def check_variant(optimizer: str, variant: str) -> str:
-    """Return ``variant`` if the SDE of ``optimizer`` has it; SGD and SignSGD have one SDE only."""
-    known = VARIANTS.get(optimizer.rstrip("w"), ("consistent",))
-    if variant not in known:
-        raise InputError(f"The SDE of {optimizer} has no variant {variant!r}. Known: {', '.join(known)}.")
-    return variant
+def check_variant(hyper: Hyperparameters, variant: str | None, order: int = 1) -> str:
+    """Return the variant of the SDE, that of its class if none is given; SignSGD has one SDE only."""
+    known = VARIANTS.get(hyper.optimizer.rstrip("w"), ("consistent",))
+    if variant is not None and variant not in known:
+        raise InputError(
+            f"The SDE of {hyper.optimizer} has no variant {variant!r}. Known: {', '.join(known)}."
+        )
+    if hyper.optimizer == "sgd":
+        return momentum_variant(variant, hyper.momentum, order=order)
+    return variant or "consistent"

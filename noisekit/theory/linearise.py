@@ -5,6 +5,8 @@ With g = H(x − x*) + θ_c x + ζ, Cov ζ = Σ, the update of the state y = (x)
     y⁺ = D y + B g          and its SDE is          dy = ((D − I)/η) y dt + (B/η) g dt,   Cov(ζ) → η Σ dW.
 
 That SDE is the ``consistent`` variant; ``published`` lets no noise into x, ``malladi`` moves x by m alone.
+SGD with momentum has equations of its own, which read the gradient at x + c m. At order 2 the SDE is
+(1 + (η/2)A) dy = (A y + b) dt + dξ to first order in η, A the drift of order 1.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import numpy as np
 import scipy.linalg
 
 from noisekit.errors import InputError
+from noisekit.sde.momentum import momentum_equation
 from noisekit.theory.fluctuations import Fluctuation
 from noisekit.theory.hyperparameters import Hyperparameters
 from noisekit.theory.inputs import GAUSSIAN_SLOPE, Array
@@ -76,6 +79,7 @@ def linear_system(
     *,
     discrete: bool,
     variant: str,
+    order: int = 1,
     fluctuation: Fluctuation | None = None,
 ) -> LinearSystem:
     """Linearise ``hyper.optimizer`` at the second moment ``v`` (d,) and the covariance of x (d, d).
@@ -95,9 +99,13 @@ def linear_system(
     if not discrete:
         free, gain, noise_gain = _as_sde(hyper, free, gain, noise_gain, v, variant)
         spread = hyper.learning_rate * spread
-    matrix = free + gain @ pull @ inject
-    system = LinearSystem(matrix, -gain @ hessian @ minimum, noise_gain @ spread @ noise_gain.T, discrete)
-    return system
+        if hyper.optimizer == "sgd" and hyper.has_momentum:
+            inject[:, d:] = momentum_equation(variant, hyper.momentum).back * hyper.learning_rate * np.eye(d)
+    matrix, offset = free + gain @ pull @ inject, -gain @ hessian @ minimum
+    if order == 2:
+        next_order = np.eye(len(matrix)) - hyper.learning_rate / 2 * matrix
+        matrix, offset, noise_gain = next_order @ matrix, next_order @ offset, next_order @ noise_gain
+    return LinearSystem(matrix, offset, noise_gain @ spread @ noise_gain.T, discrete)
 
 
 def require_stable(system: LinearSystem, hyper: Hyperparameters, hessian: Array) -> None:
@@ -150,6 +158,13 @@ def _as_sde(
 ) -> tuple[Array, Array, Array]:
     """Return drift, gradient gain and noise gain per unit of time."""
     rate = hyper.learning_rate
+    if hyper.optimizer == "sgd" and hyper.has_momentum:
+        moves, identity = momentum_equation(variant, hyper.momentum), np.eye(gain.shape[1])
+        zero = np.zeros_like(identity)
+        friction = moves.kick * (1 - hyper.momentum) / rate
+        drift = np.block([[zero, -moves.carried * identity], [zero, -friction * identity]])
+        gain = np.vstack([-moves.direct * identity, moves.kick / rate * identity])
+        return drift, gain, gain
     drift, gain, noise_gain = (free - np.eye(len(free))) / rate, gain / rate, noise_gain / rate
     if not hyper.optimizer.startswith("adam") or variant == "consistent":
         return drift, gain, noise_gain

@@ -65,6 +65,7 @@ def stationary_law(
     momentum: float = 0.0,
     source: Source = "discrete",
     variant: str | None = None,
+    order: int = 1,
     minimum: Any = None,
     at: Any = None,
 ) -> StationaryLaw:
@@ -84,8 +85,10 @@ def stationary_law(
         learning_rate: η.
         betas: (β₁, β₂) of Adam. beta: β of RMSprop. momentum: of SGD.
         source: where the law comes from.
-        variant: of the SDE: "consistent" (default), "published" or "malladi"; of the published form of AdamW
-            and Adam: "lag" adds the lag of the momentum.
+        variant: of the SDE: "consistent" (default), "published" or "malladi", and of SGD with momentum
+            "midpoint" (default), "kinetic" or "consistent"; of the published form of AdamW and Adam: "lag"
+            adds the lag of the momentum.
+        order: 1, or 2 for the law of the SDE of weak order 2, of "sgd".
         minimum: x* (d,), 0 if not given; it matters with weight decay.
         at: the point (d,) at which a state-dependent noise model is read.
 
@@ -132,7 +135,9 @@ def stationary_law(
     centre = np.zeros(d) if minimum is None else as_finite("minimum", minimum).reshape(-1)
     if centre.size != d:
         raise InputError(f"minimum has {centre.size} coordinates, the Hessian {d}; make them equal.")
-    chosen = _check_variant(hyper, source, variant)
+    if order not in (1, 2) or (order == 2 and (source != "sde" or hyper.optimizer != "sgd")):
+        raise InputError(f"order = {order!r}: 1 is needed, or 2 with source='sde' of 'sgd'.")
+    chosen = _check_variant(hyper, source, variant, order)
     system, v, covariance = _solve(
         hyper,
         matrix,
@@ -140,6 +145,7 @@ def stationary_law(
         centre,
         discrete=source != "sde",
         variant=chosen if source == "sde" else "consistent",
+        order=order,
     )
     published = _published(hyper, matrix, moments, lag=chosen == "lag")
     mean = system.stationary_mean()[:d]
@@ -166,9 +172,9 @@ def stationary_law(
     )
 
 
-def _check_variant(hyper: Hyperparameters, source: str, variant: str | None) -> str:
+def _check_variant(hyper: Hyperparameters, source: str, variant: str | None, order: int) -> str:
     if source == "sde":
-        return check_variant(hyper.optimizer, variant or "consistent")
+        return check_variant(hyper, variant, order)
     if variant is None:
         return ""
     if source == "published" and variant == "lag" and hyper.optimizer.startswith("adam"):
@@ -193,6 +199,7 @@ def _solve(
     *,
     discrete: bool,
     variant: str,
+    order: int,
 ) -> tuple[LinearSystem, Array, Array]:
     """Iterate V and the covariance of x to their common fixed point."""
     d = len(hessian)
@@ -214,6 +221,7 @@ def _solve(
             covariance,
             discrete=discrete,
             variant=variant,
+            order=order,
             fluctuation=moves,
         )
         require_stable(system, hyper, hessian)

@@ -274,3 +274,32 @@ def test_a_law_prints_in_a_line():
     assert repr(law).startswith("StationaryLaw: sgd (discrete), 2 coordinates: excess loss 0.05757, ")
     assert "published form -13.1%" in repr(law)  # 1 − .05/.0576
     assert "published" not in repr(stationary_law("sgd", [1.0], [1.0], 0.1, momentum=0.5))
+
+
+@pytest.mark.parametrize(("rate", "momentum"), [(0.02, 0.99), (0.1, 0.9), (0.05, 0.5)])
+def test_laws_of_the_equations_of_momentum(rate, momentum):
+    # Discrete: (ησ²/4)/((1 − μ)(1 − ηλ/(2(1 + μ)))), from the Lyapunov equation of its update.
+    share = rate / (2 * (1 + momentum))
+    whole = rate / (4 * (1 - momentum))
+
+    def loss(**given):
+        return stationary_law("sgd", [1.0], [1.0], rate, momentum=momentum, **given).excess_loss
+
+    assert loss() == pytest.approx(whole / (1 - share))
+    assert loss(source="sde") == pytest.approx(whole * (1 + share))
+    assert loss(source="sde", variant="kinetic") == pytest.approx(whole)
+    consistent, second = loss(source="sde", variant="consistent"), loss(source="sde", order=2)
+    assert consistent == pytest.approx(loss() / (1 + rate / (1 - momentum)), rel=0.1)
+    assert consistent < second < loss(source="sde")
+
+
+def test_order_2_is_known_of_sgd_alone():
+    plain = stationary_law("sgd", [2.0, 1.0], [1.0, 1.0], 0.1, source="sde", order=2).covariance
+    np.testing.assert_allclose(np.diag(plain), [0.025 * 1.1, 0.05 * 1.05], rtol=1e-9)  # exact: /(1 − ηλ/2)
+    for given in ({"order": 2}, {"order": 3, "source": "sde"}):
+        with pytest.raises(InputError, match="order"):
+            stationary_law("sgd", [1.0], [1.0], 0.1, **given)
+    with pytest.raises(InputError, match="order"):
+        stationary_law("adam", [1.0], [1.0], 0.1, source="sde", order=2)
+    with pytest.raises(InputError, match="no variant 'malladi'"):
+        stationary_law("sgd", [1.0], [1.0], 0.1, momentum=0.5, source="sde", variant="malladi")
