@@ -16,7 +16,14 @@ _HOST = "cpu"
 def backends_of(group: Any) -> dict[str, str]:
     """Return the name of the backend that serves each type of device in ``group`` (None: all processes)."""
     found: Any = dist.group.WORLD if group is None else group
-    return {kind.type: found._get_backend(kind).name().lower() for kind in found._device_types}
+    return {kind.type: _name(found._get_backend(kind)) for kind in found._device_types}
+
+
+def _name(backend: Any) -> str:
+    try:
+        return str(backend.name()).lower()
+    except RuntimeError:  # a backend need not have one
+        return ""
 
 
 def carrier(backends: Mapping[str, str], device: torch.device, own: torch.device) -> torch.device:
