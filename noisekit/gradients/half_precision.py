@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -32,3 +35,19 @@ def batched_product(left: Tensor, right: Tensor) -> Tensor:
     if multiplies_halves(left) and hasattr(torch.ops.aten.bmm, "dtype"):
         return torch.bmm(left, right, out_dtype=torch.float32)
     return torch.bmm(widened(left), widened(right))
+
+
+@contextmanager
+def no_graph() -> Iterator[None]:
+    """Turn autograd off, and keep what autocast casts inside the block from passes behind it.
+
+    Autocast holds the weights that it has cast, in some versions of torch those without a graph too, and
+    gives them to the next pass, which then has no gradient.
+    """
+    caches = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(caches)

@@ -10,6 +10,7 @@ from torch import distributed as dist
 from torch.utils.hooks import RemovableHandle
 
 from noisekit.errors import InputError
+from noisekit.gradients.half_precision import no_graph
 from noisekit.gradients.random_state import untouched_random_state
 from noisekit.gradients.ranks import Ranks
 from noisekit.gradients.record import GradientRecord
@@ -129,7 +130,7 @@ class GradientNoiseCallback(TrainerCallback):
         for count in (kwargs[ITEMS], 2 * kwargs[ITEMS]):
             with (
                 self.recorder.looking_away(),
-                torch.no_grad(),
+                no_graph(),
                 untouched_random_state(dict(model.named_parameters())),
             ):
                 losses.append(_loss_of(model(*args, **{**kwargs, ITEMS: count})))

@@ -22,6 +22,7 @@ from noisekit.errors import InputError, NonFiniteError, UnsupportedModelError
 from noisekit.gradients.batch import Batch, call_model, count_samples, select, tensors_of
 from noisekit.gradients.contributions import Contribution
 from noisekit.gradients.device import wide
+from noisekit.gradients.half_precision import no_graph
 from noisekit.gradients.hooks import HookCapture, Layout, find_targets
 from noisekit.gradients.layer_rules import find_rule
 from noisekit.gradients.outputs import loss_frontier
@@ -61,7 +62,7 @@ class Probe:
 
     def plan(self) -> Plan:
         """Return the plan, or raise if samples mix."""
-        with torch.no_grad():
+        with no_graph():
             two = self._forward(2)
             with SelectionWatch() as selection:
                 note = self.after_selection.add

@@ -17,9 +17,11 @@ from noisekit.errors import InputError, UnsupportedModelError
 from noisekit.gradients import (
     GradientNoiseRecorder,
     GradientRecord,
+    diagonal_moments,
     every,
     gradient_statistics,
 )
+from noisekit.gradients.half_precision import no_graph
 
 Case = tuple[nn.Module, Any, Any, Any]
 Reference = Callable[..., dict[str, Tensor]]
@@ -254,3 +256,15 @@ def test_accelerate_loop(reference: Reference) -> None:
                 optimizer.step()
                 optimizer.zero_grad()
     assert_rows_equal(recorder.result(), rows)
+
+
+def test_nothing_without_a_graph_is_kept_by_autocast() -> None:
+    weight, x = torch.ones(2, 2, requires_grad=True), torch.ones(1, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with no_graph():
+            assert not torch.is_autocast_cache_enabled()
+            assert not nn.functional.linear(x, weight).requires_grad
+        assert torch.is_autocast_cache_enabled()
+        assert nn.functional.linear(x, weight).requires_grad
+        mean, _ = diagonal_moments(nn.Linear(2, 1), nn.MSELoss(), x.repeat(3, 1), torch.ones(3, 1))
+    assert set(mean) == {"weight", "bias"}
