@@ -79,8 +79,10 @@ def _from_numpy(samples: object) -> Tensor:
     if "sample" in getattr(samples, "dims", ()):
         samples = samples.transpose("sample", ...)  # type: ignore[attr-defined]
     try:
+        if isinstance(samples, list | tuple) and any(isinstance(row, Tensor) for row in samples):
+            return torch.stack([torch.as_tensor(row) for row in samples])
         array = np.asarray(samples)
-    except ValueError:
+    except (ValueError, RuntimeError):
         raise InputError("samples has rows of unequal length; pass an array (sample, coordinate).") from None
     if array.dtype.kind not in "fiub":
         raise InputError(

@@ -96,10 +96,7 @@ def as_array(name: str, values: Any) -> Array:
 
 def as_real(name: str, values: Any) -> Array:
     """Return a tensor, an array or a sequence of real numbers, NaN among them or not, as float64."""
-    given = values
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = (values.double() if values.is_floating_point() else values).numpy()
+    given, values = values, _on_host(values)
     try:
         # Python objects of numbers, such as fractions, are numbers; text that reads as numbers is not.
         if values is None or not _kinds(np.asarray(values)) <= set("fiuO"):
@@ -112,6 +109,14 @@ def as_real(name: str, values: Any) -> Array:
     if array.size == 0:
         raise InputError(f"{name} is empty; at least one value is needed.")
     return array
+
+
+def _on_host(values: Any) -> Any:
+    """Return ``values`` with arrays in place of tensors, which numpy reads only on the CPU and without graph."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        return (values.double() if values.is_floating_point() else values).numpy()
+    return [_on_host(value) for value in values] if isinstance(values, list | tuple) else values
 
 
 def as_finite(name: str, values: Any) -> Array:
@@ -129,7 +134,7 @@ def _kind(given: Any, values: Any) -> str:
     name = kind_of(given)
     try:
         kinds = _kinds(np.asarray(values))
-    except (ValueError, RuntimeError):
+    except (ValueError, RuntimeError, TypeError):
         return f"{name} of parts that do not fit together"
     known = {"U": "text", "S": "text", "b": "truth values", "c": "complex numbers"}
     holds = " and ".join(sorted({known[kind] for kind in kinds if kind in known}))
