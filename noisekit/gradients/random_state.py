@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def _devices(tensors: Mapping[str, Tensor]) -> list[torch.device]:
-    """Return the devices of ``tensors`` that have a generator of their own: of CUDA, Intel, Apple and so on."""
+    """Return the devices of ``tensors`` that have a generator of their own: GPUs of every maker."""
     found = {t.device for t in tensors.values() if t.device.type not in ("cpu", "meta")}
     return sorted((d for d in found if hasattr(torch.get_device_module(d), "get_rng_state")), key=str)
 
