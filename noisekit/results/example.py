@@ -288,6 +288,8 @@ def _comparison(sde: xr.Dataset, runs: xr.Dataset) -> xr.Dataset:
     dataset["mean_standard_error"] = ("observable", [float(error.mean("time") / size)])
     dataset["mean_discretisation_error"] = ("observable", [0.2 * float(abs(gap).mean("time") / size)])
     dataset["mean_gap_in_std"] = ("observable", [float(abs(series["gap_in_std"]).mean("time"))])
+    moved = abs(means[1] - means[1].isel(time=0)).mean("time")
+    dataset["mean_gap_in_change"] = ("observable", [float(abs(gap).mean("time") / moved)])
     dataset["mean_std_ratio"] = ("observable", [float(ratio.mean("time"))])
     dataset["verdict"] = ("observable", ["held"])
     percent = 100 * float(dataset["mean_relative_gap"][0])

@@ -293,6 +293,10 @@ GROUPS: dict[str, Group] = {
                 ("observable",), "discretisation error in the units of the mean relative gap"
             ),
             "mean_gap_in_std": Variable(("observable",), "mean over time of |gap| in standard deviations"),
+            "mean_gap_in_change": Variable(
+                ("observable",),
+                "mean over time of |gap| over how far the reference moves; NaN at rest",
+            ),
             "mean_std_ratio": Variable(
                 ("observable",), "geometric mean over time of the ratio of standard deviations"
             ),

@@ -62,7 +62,7 @@ def comparison_to_dataset(comparison: Comparison) -> xr.Dataset:
     rows = list(comparison.observables.values())
     summaries = ("mean_relative_gap", "max_relative_gap", "mean_standard_error", "mean_discretisation_error")
     names = [f.name for f in fields(rows[0]) if f.name != "name"]
-    names += [*summaries, "mean_gap_in_std", "mean_std_ratio"]
+    names += [*summaries, "mean_gap_in_std", "mean_gap_in_change", "mean_std_ratio"]
     values: dict[str, Any] = {name: np.array([getattr(row, name) for row in rows]) for name in names}
     values |= {
         "time": comparison.time,

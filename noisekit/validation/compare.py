@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from noisekit.errors import InputError, kind_of
 from noisekit.noise.base import check_flag
 from noisekit.sde.solution import Solution
 from noisekit.theory.inputs import as_number, as_real
-from noisekit.validation.comparison import Comparison, ObservableComparison, Verdict
+from noisekit.validation.comparison import Comparison, ObservableComparison, Verdict, distance_moved
 from noisekit.validation.ensembles import (
     check_solution,
     common_names,
@@ -32,6 +34,7 @@ def compare(
     observables: Sequence[str] | Mapping[str, Observable] | None = None,
     refined: Solution | None = None,
     tolerance: float = 0.05,
+    change: float = 0.25,
     spread: float = 1.3,
     paired: bool = False,
 ) -> Comparison:
@@ -41,11 +44,14 @@ def compare(
     if ``refined`` is given, the discretisation error |mean(dt) − mean(dt/2)|; and the gap in units of the
     reference's own standard deviation, because an average can be right where the spread is wrong.
 
-    Verdict: "held" if the mean relative gap is at most ``tolerance``, or cannot be told from zero with an
-    error below it; "unclear" if the error is above ``tolerance`` and the gap is not resolved; else "missed".
+    Verdict: "held" if the mean gap is at most ``tolerance`` of the mean and, where the mean moves by more
+    than twice the reference's standard deviation, at most ``change`` of how far it moves, because a loss that
+    hardly falls is easy to predict within 5 %; or if the gap cannot be told from zero with an error below
+    these limits; "unclear" if the error is above them and the gap is not resolved; else "missed".
     It judges the mean over time; where a single instant is further off than ``tolerance``, the text says so.
-    Also "missed" if the standard deviation is wrong by more than a factor ``spread``, mean over time, and two
-    errors beyond that: without noise at all the mean loss can be right.
+    Without noise at all the mean loss can be right, so the standard deviation is judged too, by the geometric
+    mean over time of its ratio: "missed" if it is wrong by more than a factor ``spread`` and two errors
+    beyond that, "unclear" if it is that wrong and two errors from right.
 
     Args:
         prediction: SDE paths, observables (replicate, time).
@@ -54,6 +60,7 @@ def compare(
             None takes every common name.
         refined: the prediction at half its step size.
         tolerance: largest mean relative gap that still counts as agreement.
+        change: largest mean gap, over the mean of |reference mean − its first value|, that does.
         spread: largest factor between the standard deviations that still counts as agreement.
         paired: whether replicate i of both sides started from one state, independent afterwards or driven by
             one path; the error is then that of the mean difference, which is smaller.
@@ -68,7 +75,7 @@ def compare(
     Source: Monte-Carlo and discretisation error beside each other as in Kloeden and Platen 1992; verdicts and
         their limits chosen here.
     """
-    tolerance, spread = _check_limits(tolerance, spread)
+    limits = _Limits.checked(tolerance, change, spread)
     check_solution("prediction", prediction)
     check_solution("reference", reference)
     if refined is not None:
@@ -98,8 +105,9 @@ def compare(
                 predicted[name],
                 observed[name],
                 finer[name] if finer is not None else None,
-                tolerance=tolerance,
-                spread=spread,
+                tolerance=limits.tolerance,
+                change=limits.change,
+                spread=limits.spread,
                 paired=paired,
             )
             for name in names
@@ -119,6 +127,7 @@ def compare_curves(
     refined: _Array | None = None,
     *,
     tolerance: float = 0.05,
+    change: float = 0.25,
     spread: float = 1.3,
     paired: bool = False,
 ) -> ObservableComparison:
@@ -127,7 +136,7 @@ def compare_curves(
     ``refined`` has any number of replicates. Raises InputError for other shapes, and for what
     :func:`compare` refuses.
     """
-    tolerance, spread = _check_limits(tolerance, spread)
+    limits = _Limits.checked(tolerance, change, spread)
     check_flag("paired", paired)
     prediction = as_real(f"prediction of {name}", prediction)
     reference = as_real(f"reference of {name}", reference)
@@ -162,10 +171,12 @@ def compare_curves(
     ratio = _divide(std_p, std_r)
     # Var log s ≈ (κ − 1)/(4n): the fourth moment decides how well a standard deviation is known.
     log_error = np.sqrt((kurtosis_p - 1) / (4 * n_p) + (kurtosis_r - 1) / (4 * n_r))
-    verdict, text = _judge(name, gap, error, finer, mean_r, tolerance)
-    wrong, sentence = _judge_spread(ratio, ratio * log_error, spread)
-    if wrong and verdict == "held":
-        verdict, text = "missed", f"The mean held and the spread did not. {text}"
+    verdict, text = _judge(name, gap, error, finer, mean_r, std_r, limits)
+    of_spread, sentence = _judge_spread(ratio, log_error, limits.spread)
+    if verdict == "held" != of_spread:
+        verdict = of_spread
+        word = "did not" if of_spread == "missed" else "may not have; run more replicates"
+        text = f"The mean held and the spread {word}. {text}"
     return ObservableComparison(
         name=name,
         prediction_mean=mean_p,
@@ -187,14 +198,31 @@ def compare_curves(
     )
 
 
-def _check_limits(tolerance: float, spread: float) -> tuple[float, float]:
-    """Return both limits of agreement as floats."""
-    gap, factor = as_number("tolerance", tolerance), as_number("spread", spread)
-    if not 0 < gap < 1:
-        raise InputError(f"tolerance = {tolerance}: a relative gap between 0 and 1 is needed, such as 0.05.")
-    if not factor > 1:
-        raise InputError(f"spread = {spread}: a factor above 1 is needed, such as 1.3.")
-    return gap, factor
+@dataclass(frozen=True)
+class _Limits:
+    """How far apart the ensembles may be and still agree; see :func:`compare`."""
+
+    tolerance: float
+    change: float
+    spread: float
+
+    @classmethod
+    def checked(cls, tolerance: float, change: float, spread: float) -> _Limits:
+        limits = cls(
+            as_number("tolerance", tolerance), as_number("change", change), as_number("spread", spread)
+        )
+        if not 0 < limits.tolerance < 1:
+            raise InputError(
+                f"tolerance = {tolerance}: a relative gap between 0 and 1 is needed, such as 0.05."
+            )
+        if not limits.change > 0:
+            raise InputError(
+                f"change = {change}: a positive share of how far the mean moves is needed, such as 0.25; "
+                "math.inf leaves it out."
+            )
+        if not limits.spread > 1:
+            raise InputError(f"spread = {spread}: a factor above 1 is needed, such as 1.3.")
+        return limits
 
 
 def _judge(
@@ -203,7 +231,8 @@ def _judge(
     error: _Array,
     finer: _Array,
     reference: _Array,
-    tolerance: float,
+    deviation: _Array,
+    limits: _Limits,
 ) -> tuple[Verdict, str]:
     bad = ~(np.isfinite(gap) & np.isfinite(error))
     if bad.any():
@@ -214,24 +243,31 @@ def _judge(
         return "unclear", f"The reference of {name} is zero throughout, so no relative gap exists."
     share = float(np.abs(gap).mean()) / size
     noise = float(error.mean()) / size
+    moved = distance_moved(reference, deviation) / size
+    most = min(limits.tolerance, limits.change * moved)
+    limit = f"{100 * limits.tolerance:g} %"
+    if most < limits.tolerance:
+        limit = f"{100 * limits.change:g} % of how far it moves"
     resolved = share > 2 * noise
     figures = f"mean gap of {name} {100 * share:.2g} % (Monte-Carlo error {100 * noise:.2g} %"
+    if moved < math.inf:
+        figures += f", {100 * share / moved:.2g} % of how far it moves"
     if np.isfinite(finer).all():
         step = float(np.abs(finer).mean()) / size
         figures += f", discretisation error {100 * step:.2g} %"
         if resolved and step > share / 2:
             figures += ", so much of the gap may be the step size"
     figures += ")"
-    worst = _worst_sentence(gap, error, reference, tolerance)
-    if not resolved and noise > tolerance:
+    worst = _worst_sentence(gap, error, reference, limits.tolerance)
+    if not resolved and noise > most:
         return "unclear", f"Cannot tell: {figures}; run more replicates.{worst}"
     if not resolved:
         return "held", f"Held within the Monte-Carlo error: {figures}.{worst}"
-    if share <= tolerance:
-        return "held", f"Held within {100 * tolerance:g} %: {figures}.{worst}"
-    if share - 2 * noise <= tolerance:
-        return "unclear", f"On the edge of {100 * tolerance:g} %: {figures}; run more replicates.{worst}"
-    return "missed", f"Missed: {figures}.{worst}"
+    if share <= most:
+        return "held", f"Held within {limit}: {figures}.{worst}"
+    if share - 2 * noise <= most:
+        return "unclear", f"On the edge of {limit}: {figures}; run more replicates.{worst}"
+    return "missed", f"Missed {limit}: {figures}.{worst}"
 
 
 def _worst_sentence(gap: _Array, error: _Array, reference: _Array, tolerance: float) -> str:
@@ -253,22 +289,23 @@ def _worst_sentence(gap: _Array, error: _Array, reference: _Array, tolerance: fl
     )
 
 
-def _judge_spread(ratio: _Array, error: _Array, most: float) -> tuple[bool, str]:
-    """Return whether the standard deviation is surely wrong by more than a factor ``most``, and a sentence.
-
-    Both are about the geometric mean over time, whose error is at most the mean error.
-    """
+def _judge_spread(ratio: _Array, log_error: _Array, most: float) -> tuple[Verdict, str]:
+    """Judge the standard deviation by the geometric mean of its ratio; the mean error bounds that of it."""
     if np.isfinite(ratio).any() and (ratio[np.isfinite(ratio)] == 0).all():
-        return True, " It does not spread at all, where the reference does."
-    known = np.isfinite(ratio) & np.isfinite(error) & (ratio > 0)
+        return "missed", " It does not spread at all, where the reference does."
+    known = np.isfinite(ratio) & np.isfinite(log_error) & (ratio > 0)
     if not known.any():
-        return False, ""
-    mean, noise = float(np.exp(np.log(ratio[known]).mean())), float(error[known].mean())
-    if abs(mean - 1) <= max(0.1, 2 * noise):
-        return False, ""
-    word = "too small" if mean < 1 else "too large"
-    wrong = mean + 2 * noise < 1 / most or mean - 2 * noise > most
-    return wrong, f" Its standard deviation is {word}: {mean:.2f} ± {noise:.2f} of the reference's."
+        return "held", ""
+    mean, noise = float(np.log(ratio[known]).mean()), float(log_error[known].mean())
+    if abs(mean) <= max(0.1, 2 * noise):
+        return "held", ""
+    off = abs(mean) - math.log(most)
+    verdict: Verdict = "missed" if off > 2 * noise else "unclear" if off > 0 else "held"
+    word, size = "too small" if mean < 0 else "too large", math.exp(mean)
+    return (
+        verdict,
+        f" Its standard deviation is {word}: {size:.2f} ± {size * noise:.2f} of the reference's.",
+    )
 
 
 def _moments(values: _Array) -> tuple[_Array, _Array, _Array]:

@@ -61,6 +61,15 @@ class ObservableComparison(Readable):
         return float(np.abs(self.gap).mean()) / self._size
 
     @property
+    def mean_gap_in_change(self) -> float:
+        """Mean over time of |gap| over how far the reference moves; NaN where it rests.
+
+        See :func:`distance_moved`.
+        """
+        moved = distance_moved(self.reference_mean, self.reference_std)
+        return float(np.abs(self.gap).mean()) / moved if moved < float("inf") else float("nan")
+
+    @property
     def max_relative_gap(self) -> float:
         """Largest |gap| over time, over the mean over time of |reference mean|."""
         return float(np.abs(self.gap).max()) / self._size
@@ -173,6 +182,7 @@ class Comparison(Readable):
             {
                 "observable": o.name,
                 "mean_relative_gap": o.mean_relative_gap,
+                "mean_gap_in_change": o.mean_gap_in_change,
                 "max_relative_gap": o.max_relative_gap,
                 "standard_error": o.mean_standard_error,
                 "discretisation_error": o.mean_discretisation_error,
@@ -183,6 +193,15 @@ class Comparison(Readable):
             }
             for o in self.observables.values()
         ]
+
+
+def distance_moved(mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> float:
+    """Return the mean over time of |mean − its first value|, ∞ unless above twice the mean ``deviation``.
+
+    Of an ensemble that rests, only its law can be predicted, not where it goes.
+    """
+    distance = float(np.abs(mean - mean[0]).mean())
+    return distance if distance > 2 * float(deviation.mean()) else float("inf")
 
 
 def _mean_of_finite(values: NDArray[np.float64]) -> float:

@@ -81,6 +81,22 @@ def test_verdicts(mean, std, replicates, verdict, words):
     assert words in result.verdict_text
 
 
+@pytest.mark.parametrize(("share", "verdict"), [(0.1, "held"), (0.25, "unclear"), (0.5, "missed")])
+def test_a_loss_that_hardly_falls_is_not_held_by_its_size(share, verdict):
+    fall = np.linspace(0, 0.04, STEPS)  # 2 % of the loss on average: any curve nearby is within 5 %
+    reference = ensemble(1 - fall, 0.002, 50, 4, kind="optimizer")
+    result = compare(ensemble(1 - (1 - share) * fall, 0.002, 50, 3), reference)
+    assert result.verdict == verdict
+    assert result["loss"].mean_gap_in_change == pytest.approx(share, abs=0.02)
+    assert "% of how far it moves" in result.verdict_text
+    still = compare(ensemble(1 + share * fall, 0.05, 50, 3), ensemble(1.0, 0.05, 50, 4))
+    assert np.isnan(still["loss"].mean_gap_in_change)  # at rest only the law can be right
+    assert still.verdict == "held"
+    assert compare(ensemble(1 - (1 - share) * fall, 0.002, 50, 3), reference, change=np.inf).verdict == "held"
+    with pytest.raises(InputError, match="change = 0"):
+        compare(reference, reference, change=0)
+
+
 def test_one_bad_instant_is_said_where_the_average_holds():
     p, r = ensemble(1.0, 0.01, 100, 5), ensemble(1.0, 0.01, 100, 6)
     for solution, end in ((p, 0.013), (r, 0.01)):  # a steep curve: 30 % off at its bottom
@@ -128,6 +144,18 @@ def test_a_wrong_spread_is_missed_although_the_mean_holds():
         assert result.verdict == "missed"
         assert "The mean held and the spread did not" in result.verdict_text
     assert compare(ensemble(1.0, 0.05, 400, 5), reference, spread=3.0).verdict == "held"
+
+
+def test_a_spread_that_few_replicates_show_to_be_wrong_is_not_held():
+    def verdicts(std, replicates):
+        pairs = (
+            (ensemble(1.0, std, replicates, s), ensemble(1.0, 0.01, replicates, 100 + s)) for s in range(20)
+        )
+        return [compare(*pair).verdict for pair in pairs]
+
+    assert verdicts(0.027, 8).count("held") == 0
+    assert verdicts(0.01, 8).count("held") >= 18
+    assert verdicts(0.027, 40).count("missed") == 20
 
 
 def test_pairs_from_one_start_have_the_error_of_their_difference():
