@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -32,9 +33,22 @@ def batched_product(left: Tensor, right: Tensor) -> Tensor:
 
     Of halves in float32: their products are exact there.
     """
-    if multiplies_halves(left) and hasattr(torch.ops.aten.bmm, "dtype"):
+    if multiplies_halves(left) and sums_in_float32(left.device):
         return torch.bmm(left, right, out_dtype=torch.float32)
     return torch.bmm(widened(left), widened(right))
+
+
+@cache
+def sums_in_float32(device: torch.device) -> bool:
+    """Whether ``device`` sums products of halves in float32, which torch offers on some since 2.8."""
+    if not hasattr(torch.ops.aten.bmm, "dtype"):
+        return False
+    one = torch.ones(1, 8, 8, dtype=torch.bfloat16, device=device)
+    try:
+        torch.bmm(one, one, out_dtype=torch.float32)
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
 
 
 @contextmanager

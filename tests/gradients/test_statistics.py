@@ -19,6 +19,7 @@ from noisekit.gradients import (
     convolution,
     every,
     gradient_statistics,
+    half_precision,
     hooks,
     lookup,
     noise_directions,
@@ -260,3 +261,24 @@ def test_halves_are_multiplied_as_they_are_where_a_device_is_faster_at_that(
         one, other = getattr(plain, name), getattr(halves, name)
         assert one.dtype == other.dtype == torch.float32, name
         assert float((one - other).abs().max()) <= tolerance * float(one.abs().max()), name
+
+
+def test_products_of_halves_are_summed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(3, 4, 300).bfloat16(), torch.randn(3, 300, 5).bfloat16()
+    exact = a.double() @ b.double()
+    asked: list[torch.dtype] = []
+
+    def wide(left: Tensor, right: Tensor, out_dtype: torch.dtype) -> Tensor:
+        asked.append(out_dtype)
+        return left.float() @ right.float()
+
+    monkeypatch.setattr(half_precision, "multiplies_halves", lambda _: True)
+    for can in (False, True):
+        monkeypatch.setattr(half_precision, "sums_in_float32", lambda _, can=can: can)
+        if can:
+            monkeypatch.setattr(torch, "bmm", wide)
+        found = half_precision.batched_product(a, b)
+        assert found.dtype == torch.float32
+        assert torch.allclose(found.double(), exact, rtol=1e-5, atol=1e-4)
+    assert asked == [torch.float32]
