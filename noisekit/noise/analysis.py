@@ -136,10 +136,10 @@ def analyze(
 ) -> NoiseAnalysis:
     """Say what the noise of a recorded run is made of, layer by layer and in total.
 
-    Noise scale and signal-to-noise (ratio of averages over steps, Fieller), law of the coordinates
-    (Student-t against Gaussian, Benjamini–Hochberg), tail index (generalised Pareto, pooled after
-    standardising), symmetry, additive or multiplicative, drift over the window, participation ratio; with a
-    ``problem`` also the alignment of Σ with the sharpest directions of its Hessian.
+    Noise scale and signal-to-noise at the last step, law of the coordinates (Student-t against Gaussian,
+    Benjamini–Hochberg), tail index (generalised Pareto, pooled after standardising), symmetry, additive or
+    multiplicative, drift over the window, participation ratio; with a ``problem`` also the alignment of Σ
+    with the sharpest directions of its Hessian.
 
     Arguments: ``record`` of a GradientNoiseRecorder; ``level`` false discovery rate; ``problem`` and ``x``
     (coordinate,), its x0 if not given, for the Hessian.
@@ -167,7 +167,7 @@ def analyze(
                 block=name,
                 n_coordinates=sizes[name],
                 n_recorded=int(own.sum()),
-                noise_scale=scale.pooled[name],
+                noise_scale=scale.at_end[name],
                 dependence=gradient_dependence(scale.trace[:, j], scale.signal[:, j]),
                 drift=noise_drift(record.step, scale.trace[:, j]),
                 participation=participation_over_steps(

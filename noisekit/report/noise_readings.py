@@ -131,7 +131,7 @@ def read_noise_scale(tree: xr.DataTree) -> str:
     if not seen.size:
         return "The batches were too small to see the signal, so the noise scale cannot be told from them."
     last, step = int(seen[-1]), step_values(data)
-    window = int(data.attrs.get("noise_scale_window", 1))
+    window = int(data.attrs.get("noise_scale_window", 1))  # of a file in which averages over steps stand
     averaged = f", averaged over {window} recorded steps," if window > 1 else ""
     text = f"At step {step[last]} the noise scale{averaged} is {format_number(value[last], 2)} samples"
     interval = ""

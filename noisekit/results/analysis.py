@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from noisekit.errors import InputError
 from noisekit.results.labelled import array, dataset
-from noisekit.results.records import BOUNDS, windowed_scales
+from noisekit.results.records import BOUNDS, smoothed_scales
 from noisekit.results.seeds import require_one_run
 from noisekit.results.validate import reading, require_group
 
@@ -37,7 +37,7 @@ def analyze_tree(
     ``open_tree`` may be larger than memory; what is not touched stays on disk. The results are those of the
     whole at once: every coordinate is fitted by itself, and the false discovery rate is taken over all.
 
-    - ``/gradient_noise``: noise scale and signal-to-noise over windows of steps with 95 % intervals, and
+    - ``/gradient_noise``: noise scale and signal-to-noise at every step with 95 % intervals, and
       ``eigenvalue`` from the sketches where the file has no eigenvalues of Gram matrices;
     - ``/noise_model``: Gaussian or Student-t fit of every coordinate at a few steps;
     - ``/tail_index``: of every block at these steps, standardised per coordinate and pooled, over at most
@@ -76,7 +76,7 @@ def analyze_tree(
 
 
 def _with_scales(noise: xr.Dataset) -> xr.Dataset:
-    """Add noise scales over windows of steps, from traces and squared norms."""
+    """Add noise scales at every step, from traces and squared norms."""
     import torch
 
     from noisekit.gradients.record import GradientRecord
@@ -111,10 +111,11 @@ def _with_scales(noise: xr.Dataset) -> xr.Dataset:
         uncovered=[],
     )
     scale = record_noise_scale(record)
-    found = dataset("/gradient_noise", windowed_scales(scale, record.batch_size))
+    found = dataset("/gradient_noise", smoothed_scales(scale, record.batch_size))
     noise = noise.drop_vars([n for n in found.variables if n in noise.variables])
     noise = noise.assign_coords(found.coords).assign(found.data_vars)
-    noise.attrs["noise_scale_window"] = scale.window
+    noise.attrs.pop("noise_scale_window", None)
+    noise.attrs["noise_scale_records"] = len(record.step)
     return noise
 
 

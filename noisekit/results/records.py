@@ -38,8 +38,8 @@ def gradient_noise_dataset(
     """Return traces, noise scales and spectra over the recorded steps and blocks.
 
     The signal of a batch of B samples is |ḡ|² − tr Σ₁/B, which is unbiased; where it is not positive the
-    noise scale tr Σ₁/signal cannot be known and is NaN. ``noise_scale`` gives ratios of averages over
-    neighbouring steps, with intervals; without it each step stands alone.
+    noise scale tr Σ₁/signal cannot be known and is NaN. ``noise_scale`` gives values that
+    all recorded steps together say about each, with intervals; without it each step stands alone.
     """
     trace, squared = array(record.trace), array(record.mean_squared_norm)
     values: dict[str, Any] = {
@@ -57,7 +57,7 @@ def gradient_noise_dataset(
         values["signal_to_noise"] = _ratio(signal, noise)
         values["noise_scale"] = _ratio(trace, np.where(signal > 0, signal, 0))
     else:
-        values |= windowed_scales(noise_scale, record.batch_size)
+        values |= smoothed_scales(noise_scale, record.batch_size)
     if record.eigenvalue is not None:
         eigenvalue = array(record.eigenvalue)
         values |= {"eigenvalue": eigenvalue, "component": np.arange(1, eigenvalue.shape[1] + 1)}
@@ -70,12 +70,12 @@ def gradient_noise_dataset(
         "coverage": record.coverage,
         "uncovered": list(record.uncovered),
         "n_parameters": int(sum(record.block_size)),
-        "noise_scale_window": 1 if noise_scale is None else noise_scale.window,
+        "noise_scale_records": 1 if noise_scale is None else len(record.step),
     }
     return dataset("/gradient_noise", values, attributes)
 
 
-def windowed_scales(scale: RecordNoiseScale, batch_size: int) -> dict[str, Any]:
+def smoothed_scales(scale: RecordNoiseScale, batch_size: int) -> dict[str, Any]:
     """Return the noise scales of blocks and of the total, which is the last block of ``scale``."""
     value = array(scale.noise_scale).astype(float)
     value[~np.isfinite(value)] = np.nan

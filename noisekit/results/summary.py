@@ -102,7 +102,6 @@ def _noise(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
     if "total_noise_scale" in node:
         known = "total_noise_scale_interval" in node
         low, high = node["total_noise_scale_interval"][-1].values if known else (np.nan, np.nan)
-        window = int(node.attrs.get("noise_scale_window", 1))
         yield _row(
             "noise",
             "gradient noise scale",
@@ -111,7 +110,7 @@ def _noise(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
             upper=float(high),
             units="samples",
             batch_size=batch,
-            note="last step" if window == 1 else f"over {window} recorded steps at the end",
+            note=_noise_scale_note(node),
         )
     if "mean_gradient_error" in node:
         error = node["mean_gradient_error"].max()
@@ -119,6 +118,16 @@ def _noise(tree: xr.DataTree) -> Iterator[dict[str, Any]]:
         yield _row("noise", "check of the mean gradient", error, batch_size=batch, note=note)
     if "coverage" in node.attrs:
         yield _row("noise", "fraction of parameters covered", node.attrs["coverage"], batch_size=batch)
+
+
+def _noise_scale_note(node: xr.Dataset) -> str:
+    """Say of which step the noise scale is, and from how many."""
+    step = f"step {node['step'].values[-1]}" if "step" in node.variables else "last step"
+    window = int(node.attrs.get("noise_scale_window", 1))
+    if window > 1:  # of a file in which averages over the last steps stand
+        return f"over {window} recorded steps at the end"
+    records = int(node.attrs.get("noise_scale_records", 1))
+    return f"{step}, from {records} recorded steps" if records > 1 else step
 
 
 def _tail(tree: xr.DataTree) -> Iterator[dict[str, Any]]:

@@ -38,7 +38,7 @@ def laws(
     variance = noise.variance(x[None])[0]
     gradient = problem.gradient(x[None])[0]
     known: dict[str, Any] = {}
-    whole = None if scale is None else scale.pooled[scale.block[-1]]
+    whole = None if scale is None else scale.at_end[scale.block[-1]]
     if record is not None and whole is not None and np.isfinite(whole.value):
         known = {"n_samples": record.batch_size * whole.n_samples, "noise_scale": whole.value}
     gauges = regimes(

@@ -110,7 +110,7 @@ def _loss_note(setting: Setting) -> str:
 
 def _seen(setting: Setting) -> str:
     scale = setting.noise.scale
-    steps = f"over the last {scale.n_samples} recorded steps"
+    steps = f"at the last step, from {scale.n_samples} recorded ones"
     if scale.identifiable:
         return f"{steps}; at this batch, noise and signal are equal"
     return f"{steps}, too few to tell the signal from 0; only the lower end means something"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from noisekit._intervals import log_interval
 from noisekit.errors import InputError
 from noisekit.noise import NoiseScale, tail_index
-from noisekit.noise.noise_scale import noise_scale_over_steps
+from noisekit.noise.record_noise_scale import noise_scale_at_end
 from noisekit.results.level import level_at_end
 from noisekit.results.seeds import require_one_run
 
@@ -25,7 +25,6 @@ DEVIATION = "deviation_sum"
 """Name in a file of Σσ over the coordinates of a block, of one sample's gradient."""
 Array = NDArray[np.float64]
 _MOST_STEPS = 8
-_SCALE_STEPS = 16
 _GROUPS = 10
 
 
@@ -50,7 +49,7 @@ class StoredNoise:
     block_of: NDArray[np.int64]
     """Number of the block of each coordinate."""
     scale: NoiseScale
-    """Gradient noise scale over the last 16 recorded steps."""
+    """Gradient noise scale at the last recorded step."""
     loss: float
     """Training loss where the record ends."""
     loss_interval: tuple[float, float]
@@ -294,7 +293,7 @@ def _noise_scale(data: xr.Dataset, trace: Array, batch: int) -> NoiseScale:
         return NoiseScale(nan, (nan, nan), float(total[-1]), nan, nan, nan, False, 0)
     squared = torch.tensor(data["mean_squared_norm"].transpose("step", "block").values.astype(float))
     signal = squared.sum(dim=1) - total / batch
-    return noise_scale_over_steps(total[-_SCALE_STEPS:], signal[-_SCALE_STEPS:])
+    return noise_scale_at_end(torch.tensor(data["step"].values), total, signal, batch)
 
 
 def _loss(tree: xr.DataTree) -> tuple[float, float, float]:
