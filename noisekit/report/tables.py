@@ -46,6 +46,7 @@ GAUGES = {
     "signal_over_noise": "signal over noise, (∇f)²/diag Σ",
     "noise_phase": "share of coordinates inside the noise",
     "eta_lambda_max": "learning rate × sharpness, ηλ_max",
+    "momentum_friction": "learning rate × sharpness over 1 − μ",
     "momentum_lag": "decay during the momentum's memory, θη/(1 − β₁)",
     "momentum_step": "share of one step in the momentum, 1 − β₁",
     "second_moment_step": "share of one step in the second moment, 1 − β₂",

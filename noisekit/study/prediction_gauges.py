@@ -14,7 +14,7 @@ from noisekit.study.curvature import Curvature
 from noisekit.study.pace import strength
 from noisekit.study.setting import Setting, Tail
 from noisekit.theory import Gauge, regimes
-from noisekit.theory.regimes import Verdict
+from noisekit.theory.regimes import Verdict, signal_meanings
 
 _DRIFT_STEPS = 16
 
@@ -58,7 +58,7 @@ def _with_interval(gauge: Gauge, setting: Setting, curvature: Curvature | None, 
         meaning = gauge.meaning.replace("of ν", f"of {tail.symbol[0]}")
         low, high = tail.lower, tail.upper
         return replace(gauge, symbol=tail.symbol, meaning=meaning, value=tail.value, lower=low, upper=high)
-    if gauge.name == "eta_lambda_max" and curvature is not None:
+    if gauge.name in ("eta_lambda_max", "momentum_friction") and curvature is not None:
         kappa, low, high = strength(setting, curvature)
         return between(gauge, low / kappa, high / kappa) if kappa > 0 else gauge
     if gauge.name == "noise_scale_identified":
@@ -83,21 +83,18 @@ def _signal(setting: Setting) -> Gauge:
     low, high = scale.interval
     ratio, least, most = batch / scale.value, batch / high, batch / low if low > 0 else math.inf
     verdict: Verdict = "warning"
-    if ratio > limit:
-        where = (
-            "seen in the second moment: scaling rules, and floors of RMSprop and Adam, which leave (∇f)² "
-            "out, are off by about this share"
-            if setting.hyper.is_adaptive
-            else "not small beside the noise of a batch, as batch-size rules assume"
-        )
-        meaning = f"the gradient is {where}"
+    good, warning = signal_meanings(setting.hyper.optimizer)
+    if setting.hyper.optimizer == "sgd":
+        verdict, meaning = "ok", good
+    elif ratio > limit:
+        meaning = warning
     elif most > limit:
         meaning = (
             "noise seems to dominate, as batch-size rules and floors assume, but the record is too short to "
             "rule out the upper end"
         )
     else:
-        verdict, meaning = "ok", "noise dominates, so batch-size rules and floors apply"
+        verdict, meaning = "ok", good
     meaning = f"over all parameters; {meaning}"
     return Gauge("signal_over_noise", "|∇f|²/Tr Σ", ratio, limit, verdict, meaning, least, most)
 

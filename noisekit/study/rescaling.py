@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from noisekit.errors import InputError
-from noisekit.theory import scale_hyperparameters
+from noisekit.study.prediction_words import short
 from noisekit.theory.inputs import check_optimizer, check_positive
+from noisekit.theory.scaling import largest_sharpness, presets_of, scaled_hyperparameters
 
-PRESETS = ("sde", "sqrt", "fixed_lr")
 MEANINGS = {
     "sde": "keeps the optimizer's SDE: the same law of training over samples seen, in 1/δ as many steps",
+    "linear": "the rule of Goyal et al. 2017: keeps the floor, and over samples seen the pace of what is "
+    "slow beside the memory of the momentum",
     "sqrt": "the square-root rule of Malladi et al. 2022, which leaves weight decay as it is",
     "fixed_lr": "keeps the learning rate: a rule used in practice, which does not keep the SDE",
 }
@@ -30,6 +32,21 @@ class Rescaling:
     largest_ratio: float
     """The batch can grow by less than this before a β reaches 0; inf where none does."""
     refused: str
+    largest_sharpness: float
+    """SGD diverges from this curvature on; inf for others."""
+
+    def stability(self, sharpness: float | None) -> str:
+        """Say whether SGD bears the new learning rate, or without ``sharpness`` up to which curvature."""
+        if self.hyperparameters is None or not self.largest_sharpness < float("inf"):
+            return ""
+        limit = short(self.largest_sharpness)
+        if sharpness is None:
+            return f"SGD diverges where the largest curvature is {limit} or more"
+        value = short(self.hyperparameters["lr"] * sharpness)
+        if sharpness >= self.largest_sharpness:
+            return f"SGD DIVERGES: ηλ_max = {value}, and the largest curvature must be below {limit}"
+        much = self.hyperparameters["lr"] * sharpness > 0.5
+        return f"stable, ηλ_max = {value}" + (", too much for the rule to keep the SDE" if much else "")
 
 
 def rescalings(
@@ -44,23 +61,25 @@ def rescalings(
     ratio = check_positive("batch_ratio", batch_ratio)
     if not 1e-9 < ratio < 1e9:
         raise InputError(f"batch_ratio = {batch_ratio}: new batch over old, between 1e-9 and 1e9, is needed.")
-    scale_hyperparameters(name, hyperparameters, 1.0)  # says what is wrong with the values themselves
+    scaled_hyperparameters(name, hyperparameters, 1.0, None)  # says what is wrong with the values themselves
     rows = []
-    for preset in PRESETS:
-        if preset == "fixed_lr" and name in ("sgd", "signsgd"):
-            continue
+    for preset in presets_of(name):
         new, refused = None, ""
         try:
-            new = scale_hyperparameters(name, hyperparameters, ratio, preset=preset)  # type: ignore[arg-type]
+            new = scaled_hyperparameters(name, hyperparameters, ratio, preset)
         except InputError as error:
             refused = str(error)
         largest = _largest_ratio(name, hyperparameters, preset)
         reasons = _reasons(name, hyperparameters, preset)
-        rows.append(Rescaling(preset, _meaning(name, preset), new, reasons, largest, refused))
+        sharpness = largest_sharpness(name, new or {})
+        meaning = _meaning(name, preset, bool(hyperparameters.get("momentum")))
+        rows.append(Rescaling(preset, meaning, new, reasons, largest, refused, sharpness))
     return tuple(rows)
 
 
-def _meaning(name: str, preset: str) -> str:
+def _meaning(name: str, preset: str, momentum: bool) -> str:
+    if preset == "linear" and not momentum:
+        return "the rule of Goyal et al. 2017, without momentum the same as sde"
     if preset == "sqrt" and name in ("sgd", "signsgd"):
         return "the square-root rule for the learning rate alone"
     return MEANINGS[preset]
@@ -88,11 +107,13 @@ def _reasons(name: str, given: Mapping[str, Any], preset: str) -> dict[str, str]
     adaptive = name.startswith(("adam", "rmsprop"))
     decoupled = name in ("adamw", "rmspropw", "signsgd")
     memory = "1 − β grows {}, so that it remembers the same number of samples"
-    power = {"sde": "δ-fold", "sqrt": "δ-fold", "fixed_lr": "√δ-fold"}[preset]
+    power = "√δ-fold" if preset == "fixed_lr" else "δ-fold"
     reasons = {
         "lr": _reason_of_rate(name, preset, momentum),
         "momentum": "1 − μ grows δ-fold, so that it remembers the same number of samples"
         if momentum
+        else "unchanged, so that it remembers δ times as many samples"
+        if name == "sgd" and given.get("momentum")
         else "unchanged",
         "betas": memory.format(power) if preset != "fixed_lr" else "β₁ unchanged; 1 − β₂ grows √δ-fold",
         "alpha": memory.format(power),

@@ -12,8 +12,8 @@ from noisekit.study.intervals import interval
 from noisekit.study.pace import steps_to_fall
 from noisekit.study.prediction_figures import progress_of_a_step
 from noisekit.study.setting import Setting
-from noisekit.theory import scale_hyperparameters
 from noisekit.theory.hyperparameters import Hyperparameters
+from noisekit.theory.scaling import scaled_hyperparameters
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -97,10 +97,11 @@ def _other_batch(
     while target != batch:
         try:
             given = _as_torch(setting.hyper)
-            new = scale_hyperparameters(setting.hyper.optimizer, given, target / batch)
+            new = scaled_hyperparameters(setting.hyper.optimizer, given, target / batch, None)
             found = replace(setting, hyper=_from_torch(setting.hyper, new), batch_size=target)
             if target < batch or steps_to_fall(found, curvature)[0] != math.inf:
-                return found, f"the same SDE in {batch / target:.3g} times as many steps{limit}"
+                same = "the same floor" if "momentum" in new else "the same SDE"
+                return found, f"{same} in {batch / target:.3g} times as many steps{limit}"
             limit = "; a larger batch would be unstable"
         except InputError:
             limit = "; a larger batch would take a β to 0"

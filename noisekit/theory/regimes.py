@@ -9,7 +9,7 @@ import numpy as np
 
 from noisekit.errors import InputError
 from noisekit.sde.stability import stability_limit
-from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters
+from noisekit.theory.hyperparameters import Hyperparameters, check_hyperparameters, check_variant
 from noisekit.theory.inputs import Array, as_array, as_finite, as_number, check_count, check_positive
 from noisekit.theory.noise_moments import noise_scales
 from noisekit.theory.phases import signsgd_phase
@@ -53,11 +53,13 @@ def regimes(
     noise_scale: float | None = None,
     substeps: int | None = None,
     at: Any = None,
+    variant: str | None = None,
 ) -> list[Gauge]:
     """Gauges to print beside a prediction; each needs what it is computed from and is left out without it.
 
-    signal_over_noise (∇f)²/diag Σ, noise_phase (SignSGD), eta_lambda_max, momentum_lag θη/(1−β₁) and 1−β₁,
-    memory 1−β₂, tail ν̂, noise_drift over the recorded window, noise_scale_identified N/B_simple, substeps.
+    signal_over_noise (∇f)²/diag Σ, noise_phase (SignSGD), eta_lambda_max, momentum_friction ηλ_max/(1−μ) (SGD
+    with momentum), momentum_lag θη/(1−β₁) and 1−β₁ (Adam), memory 1−β₂, tail ν̂, noise_drift over the recorded
+    window, noise_scale_identified N/B_simple, substeps.
 
     Args:
         optimizer, learning_rate, betas, beta, eps, weight_decay, momentum: as in :func:`stationary_law`.
@@ -69,6 +71,7 @@ def regimes(
         n_samples: N, samples that the noise scale was estimated from; noise_scale: B_simple.
         substeps: integration steps for one optimizer step.
         at: the point at which a state-dependent noise model is read.
+        variant: of the SDE that is to predict, as in :func:`stationary_law`.
 
     Returns:
         One :class:`Gauge` a row; ``[dataclasses.asdict(g) for g in rows]`` is a table.
@@ -91,6 +94,7 @@ def regimes(
         weight_decay=weight_decay,
         momentum=momentum,
     )
+    chosen = check_variant(hyper, variant)
     rows: list[Gauge] = []
     variance = None
     if noise is not None:
@@ -102,6 +106,8 @@ def regimes(
             rows.append(_phase(gradient, noise, at))
     if sharpness is not None:
         rows.append(_stability(hyper, as_number("sharpness", sharpness), variance))
+        if hyper.optimizer == "sgd" and hyper.has_momentum:
+            rows.append(_friction(hyper, sharpness, chosen))
     rows += _memory(hyper)
     if df is not None or df_interval is not None or (variance is not None and np.isinf(variance).any()):
         rows.append(_tail(hyper, df, df_interval, variance))
@@ -125,18 +131,30 @@ def _signal(hyper: Hyperparameters, gradient: Array, variance: Array) -> list[Ga
         )
     live = variance > 0
     ratio = float(np.median(gradient[live] ** 2 / variance[live])) if live.any() else float("inf")
-    return [
-        _gauge(
-            "signal_over_noise",
-            "(∇f)²/diag Σ",
-            ratio,
-            0.1,
-            ratio > 0.1,
-            "median over coordinates; noise dominates, so batch-size rules and the malladi variant apply",
-            "median over coordinates; the gradient is seen in the second moment: scaling rules and the "
-            "malladi variant, which leave (∇f)² out, are off by about this share",
+    good, warning = signal_meanings(hyper.optimizer)
+    bad = hyper.optimizer != "sgd" and ratio > 0.1
+    where = "median over coordinates; "
+    return [_gauge("signal_over_noise", "(∇f)²/diag Σ", ratio, 0.1, bad, where + good, where + warning)]
+
+
+def signal_meanings(optimizer: str) -> tuple[str, str]:
+    """Return what it means that noise dominates the gradient, and that it does not."""
+    if optimizer == "sgd":
+        text = (
+            "SGD's SDE and batch-size rule hold at any: what they need is a small ηλ_max, after scaling too"
         )
-    ]
+        return text, text
+    if optimizer == "signsgd":
+        return (
+            "noise dominates, where SignSGD is linear, so batch-size rules and floors apply",
+            "signs saturate where the gradient is as large as the noise: batch-size rules are off by about "
+            "this share",
+        )
+    return (
+        "noise dominates, so batch-size rules, floors and the malladi variant apply",
+        "the gradient is seen in the second moment: scaling rules, floors and the malladi variant, which "
+        "leave (∇f)² out, are off by about this share",
+    )
 
 
 def _phase(gradient: Any, noise: Any, at: Any) -> Gauge:
@@ -176,9 +194,25 @@ def _stability(hyper: Hyperparameters, sharpness: float, variance: Array | None)
     return Gauge("eta_lambda_max", symbol, value, 0.5, verdict, meaning)
 
 
+def _friction(hyper: Hyperparameters, sharpness: float, variant: str) -> Gauge:
+    """Return by which share the friction of the ``consistent`` equation of momentum is too large."""
+    value = hyper.learning_rate * sharpness / (1 - hyper.momentum)
+    extra = "share of friction that the 'consistent' equation of momentum has too much"
+    return _gauge(
+        "momentum_friction",
+        "ηλ_max/(1−μ)",
+        value,
+        0.05,
+        variant == "consistent" and value > 0.05,
+        extra if variant == "consistent" else f"{extra}; {variant!r} has the optimizer's",
+        f"{extra}: motion dies out, and the loss at rest is too low, by a factor of 1 + this; use "
+        "variant='midpoint', the default",
+    )
+
+
 def _memory(hyper: Hyperparameters) -> list[Gauge]:
     rows = []
-    if hyper.has_momentum:
+    if hyper.optimizer.startswith("adam"):
         decay = hyper.decoupled_decay * hyper.learning_rate / (1 - hyper.momentum)
         rows.append(
             _gauge(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
-from math import sqrt
+from math import inf, sqrt
 from typing import Any, Literal
 
 from noisekit.errors import InputError, kind_of, unknown_name
+from noisekit.sde.stability import stability_limit
 from noisekit.theory.inputs import check_beta, check_betas, check_count, check_optimizer, check_positive
 
-Preset = Literal["sde", "sqrt", "fixed_lr"]
+Preset = Literal["sde", "linear", "sqrt", "fixed_lr"]
+PRESETS: tuple[Preset, ...] = ("sde", "linear", "sqrt", "fixed_lr")
 _KEYS = {
     "sgd": ("lr", "momentum", "weight_decay", "steps", "batch_size"),
     "signsgd": ("lr", "weight_decay", "steps", "batch_size"),
@@ -19,7 +22,12 @@ _KEYS = {
 
 
 def scale_hyperparameters(
-    optimizer: str, hyperparameters: Mapping[str, Any], batch_ratio: float, *, preset: Preset = "sde"
+    optimizer: str,
+    hyperparameters: Mapping[str, Any],
+    batch_ratio: float,
+    *,
+    preset: Preset | None = None,
+    sharpness: float | None = None,
 ) -> dict[str, Any]:
     """Hyper-parameters for the batch size δB that keep the law of training over samples seen.
 
@@ -27,41 +35,102 @@ def scale_hyperparameters(
       AdamW, RMSpropW: η → √δ η, θ → √δ θ, 1 − β → δ(1 − β), ε → ε/√δ; Adam, RMSprop the same with θ (an L2
       term, part of the gradient) unchanged; SignSGD η → √δ η, θ → √δ θ; SGD η → δη, and with momentum μ
       1 − μ → δ(1 − μ), η → δ² η, so that η/(1 − μ) → δη/(1 − μ) and the memory covers the same samples.
+    ``linear`` (SGD only) is η → δη at a fixed μ. It keeps floor and pace per sample where the memory of
+      1/(1 − μ) steps is short beside the motion, δηλ ≪ (1 − μ)²; swings faster than that last δ times as many
+      samples. Without momentum it is ``sde``.
     ``sqrt`` is the square-root rule of Malladi et al.: as ``sde`` for adaptive optimizers, θ unchanged; for
       SGD and SignSGD η → √δ η alone, which for SGD keeps the noise of one step and not the SDE.
     ``fixed_lr`` (adaptive only) keeps η: θ → √δ θ, 1 − β₂ → √δ(1 − β₂), ε → ε/√δ, β₁ unchanged: a rule used
       in practice, which does not keep the SDE.
 
-    The rules assume that noise dominates, (∇f)² ≪ diag Σ; :func:`regimes` says whether it does.
+    The default is ``sde``, but ``linear`` for SGD with momentum: there the step of ``sde`` grows with δ², it
+    rests too high by δ²ηλ/(2(1 + μ′)) and diverges from δ²ηλ = 2(1 + μ′) on, μ′ = 1 − δ(1 − μ), where
+    ``linear`` bears δηλ up to 2(1 + μ). As long as δ²ηλ is below about .5, ``sde`` is the nearer of the two.
+    Rules of adaptive optimizers and SignSGD assume that noise dominates, (∇f)² ≪ diag Σ, as :func:`regimes`
+    tells; those of SGD hold at any ratio.
 
     Args:
         optimizer: "sgd", "signsgd", "rmsprop", "rmspropw", "adam" or "adamw".
         hyperparameters: torch's names: lr, momentum, betas, alpha (or beta), eps, weight_decay; also steps
             and batch_size, which become steps/δ and δB. Only what is there is scaled.
         batch_ratio: δ > 0, new batch size over old.
-        preset: "sde", "sqrt" or "fixed_lr".
+        preset: "sde", "linear", "sqrt" or "fixed_lr".
+        sharpness: λ_max, the largest eigenvalue of the Hessian, to warn where SGD would diverge.
 
     Returns:
         A new dict with the same keys; scaled numbers, and 1 − β, are rounded to six significant digits.
 
+    Warns:
+        UserWarning: SGD at the new lr diverges along λ_max; or ``sde`` of momentum is for a larger batch, and
+        λ_max not given.
+
     Raises:
         InputError: a value out of range; a β that would reach 0, naming the largest δ that is possible.
 
-    Source: Compagnoni et al. 2025, arXiv 2411.15958, Lemma 3.13; Malladi et al. 2022, arXiv 2205.10287; rule
-        of ε derived.
+    Source: Compagnoni et al. 2025, arXiv 2411.15958, Lemma 3.13; Malladi et al. 2022, arXiv 2205.10287;
+        ``linear`` Goyal et al. 2017, arXiv 1706.02677; rules of ε and μ derived.
 
     >>> scale_hyperparameters("sgd", {"lr": 0.1, "steps": 1000}, 4)
     {'lr': 0.4, 'steps': 250}
     """
+    scaled = scaled_hyperparameters(optimizer, hyperparameters, batch_ratio, preset)
+    name, chosen = check_optimizer(optimizer), preset or default_preset(optimizer, hyperparameters)
+    if sharpness is not None:
+        check_positive("sharpness", sharpness)
+    limit = largest_sharpness(name, scaled)
+    if sharpness is not None and sharpness >= limit:
+        warnings.warn(
+            f"The preset {chosen!r} gives lr = {scaled['lr']:g}, at which SGD diverges: it bears a largest "
+            f"curvature below {limit:.3g}, and {sharpness:g} was given.",
+            stacklevel=2,
+        )
+    elif sharpness is None and chosen == "sde" and scaled.get("momentum") and batch_ratio > 1:
+        warnings.warn(
+            f"The preset 'sde' of momentum multiplies lr by δ² = {batch_ratio**2:g}: SGD then diverges where "
+            f"the largest curvature is {limit:.3g} or more; give sharpness, or take preset='linear'.",
+            stacklevel=2,
+        )
+    return scaled
+
+
+def default_preset(optimizer: str, hyperparameters: Mapping[str, Any]) -> Preset:
+    """Return "linear" for SGD with momentum, else "sde"."""
+    momentum = isinstance(hyperparameters, Mapping) and hyperparameters.get("momentum")
+    return "linear" if check_optimizer(optimizer) == "sgd" and momentum else "sde"
+
+
+def largest_sharpness(optimizer: str, hyperparameters: Mapping[str, Any]) -> float:
+    """Return the curvature from which on SGD diverges, 2(1 + μ)/η − θ; inf for others, and without lr."""
+    if optimizer != "sgd" or "lr" not in hyperparameters:
+        return inf
+    limit = stability_limit(hyperparameters["lr"], hyperparameters.get("momentum") or 0.0)
+    return float(limit - (hyperparameters.get("weight_decay") or 0.0))
+
+
+def scaled_hyperparameters(
+    optimizer: str, hyperparameters: Mapping[str, Any], batch_ratio: float, preset: Preset | None
+) -> dict[str, Any]:
+    """Return what :func:`scale_hyperparameters` returns, without its warnings."""
     name = check_optimizer(optimizer)
     ratio = check_positive("batch_ratio", batch_ratio)
-    if preset not in ("sde", "sqrt", "fixed_lr"):
-        raise unknown_name("preset", preset, ("sde", "sqrt", "fixed_lr"))
+    if preset is not None and preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
     given = _checked(name, hyperparameters)
-    if preset == "fixed_lr" and name in ("sgd", "signsgd"):
-        raise InputError(f"The preset 'fixed_lr' is for adaptive optimizers; {name} has 'sde' and 'sqrt'.")
-    rules = _rules(name, ratio, preset, bool(given.get("momentum", 0)))
+    chosen = preset or default_preset(name, given)
+    if chosen == "fixed_lr" and name in ("sgd", "signsgd"):
+        raise InputError(
+            f"The preset 'fixed_lr' is for adaptive optimizers; {name} has {', '.join(presets_of(name))}."
+        )
+    if chosen == "linear" and name != "sgd":
+        raise InputError(f"The preset 'linear' is for sgd; {name} has {', '.join(presets_of(name))}.")
+    rules = _rules(name, ratio, chosen, bool(given.get("momentum", 0)))
     return {key: rules[key](value) if key in rules else value for key, value in given.items()}
+
+
+def presets_of(optimizer: str) -> tuple[Preset, ...]:
+    """Return the presets that ``optimizer`` has."""
+    others = {"sgd": ("fixed_lr",), "signsgd": ("linear", "fixed_lr")}.get(optimizer, ("linear",))
+    return tuple(preset for preset in PRESETS if preset not in others)
 
 
 def _checked(name: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,8 +171,9 @@ def _rules(name: str, ratio: float, preset: Preset, momentum: bool) -> dict[str,
     if name == "sgd":
         if preset == "sqrt":
             return rules | {"lr": times(root)}
-        momentum_rule = {"momentum": slow(ratio, "momentum")} if momentum else {}
-        return rules | momentum_rule | {"lr": times(ratio**2 if momentum else ratio)}
+        if preset == "linear" or not momentum:
+            return rules | {"lr": times(ratio)}
+        return rules | {"lr": times(ratio**2), "momentum": slow(ratio, "momentum")}
     if name == "signsgd":
         return rules | {"lr": times(root)} | ({} if preset == "sqrt" else {"weight_decay": times(root)})
     rules["eps"] = times(1 / root)

@@ -186,7 +186,7 @@ CASES = [
     ("collect own.py:bad", 2, "returned an int"),
     ("run digits-mlp --device tpu", 2, "device 'tpu'", "cpu, cuda"),
     ("collect digits-mlp --device cuda", 2, "finds no CUDA device"),
-    ("scale --optimizer adam --lr 0.1 --batch-ratio 2 --preset linear", 2, "preset 'linear'"),
+    ("scale --optimizer adam --lr 0.1 --batch-ratio 2 --preset linear", 2, "preset linear is for sgd"),
     ("export run.nc --to cvs", 2, "Did you mean 'csv'"),
     # places
     ("collect digits-mlp --output absent/x.nc", 2, "folder absent does not exist"),

@@ -133,11 +133,14 @@ def test_an_old_file_says_that_it_does_not_know_its_curvature_well():
 
 def test_noise_that_hides_the_signal_is_not_said_to_dominate():
     tree = trees.gaussian_tree(seed=3, steps=8)
-    found = nk.predict(tree, "sgd", learning_rate=0.1)
+    found = nk.predict(tree, "adam", learning_rate=0.1)
     signal = gauge(found, "signal_over_noise")
     assert signal.value <= 0.1 < signal.upper
     assert signal.verdict == "warning"
     assert "too short to rule out" in signal.meaning
+    of_sgd = gauge(nk.predict(tree, "sgd", learning_rate=0.1), "signal_over_noise")
+    assert of_sgd.verdict == "ok"  # no second moment holds the gradient there
+    assert "hold at any" in of_sgd.meaning
 
 
 def test_drift_is_told_from_scatter():

@@ -42,13 +42,107 @@ def mean_loss(name, ratio, hyper, steps, replicates=2048):
 )
 def test_sde_preset_keeps_the_loss_at_equal_samples_seen(name, hyper):
     base = mean_loss(name, 1.0, hyper, 1600)
-    scaled = scale_hyperparameters(name, hyper | {"steps": 1600}, 4.0)
+    scaled = scale_hyperparameters(name, hyper | {"steps": 1600}, 4.0, preset="sde", sharpness=2.0)
     steps = scaled.pop("steps")
     assert steps == 400
     with_rule = np.abs(mean_loss(name, 4.0, scaled, steps) - base).max() / base.max()
     without = np.abs(mean_loss(name, 4.0, hyper, steps) - base).max() / base.max()
     assert with_rule < 0.08
     assert without > 3 * with_rule
+
+
+CURVATURES = torch.tensor([0.1, 1.0, 10.0], dtype=torch.float64)
+
+
+def losses_of_sgd(hyper, batch, samples, *, curvatures=CURVATURES, noise=16.0):
+    """Mean loss of torch's SGD at four instants of as many samples, (instant, coordinate)."""
+    found, steps = [], samples // batch
+
+    def visit(k, x):
+        if k % (steps // 4) == 0 and k:
+            found.append((x.square().mean(0) * curvatures / 2).numpy())
+
+    hyper = dict(hyper)
+    covariance = np.eye(len(curvatures)) * noise / batch
+    lr, start = hyper.pop("lr"), np.full(len(curvatures), 3.0)
+    draw = gaussian_draw(covariance)
+    run_optimizer(
+        "sgd", lambda x: x * curvatures, draw, start, lr, steps, replicates=3000, visit=visit, **hyper
+    )
+    return np.array(found)
+
+
+def rules_of_momentum(lr, momentum=0.9):
+    base = {"lr": lr, "momentum": momentum}
+    return base, *(
+        scale_hyperparameters("sgd", base, 4, preset=preset, sharpness=1.0) for preset in ("sde", "linear")
+    )
+
+
+def test_sde_of_momentum_keeps_the_motion_and_linear_the_floor_where_steps_are_small():
+    # δ²ηλ ≤ .16: per sample, sde keeps every direction, linear what is slower than the momentum's memory.
+    base, sde, linear = rules_of_momentum(0.001)
+    kept = losses_of_sgd(base, 4, 8000)
+    moved = losses_of_sgd(sde, 16, 8000)
+    lagging = losses_of_sgd(linear, 16, 8000)
+    assert moved == pytest.approx(kept, rel=0.1)
+    assert lagging[-1] == pytest.approx(kept[-1], rel=0.1)
+    assert lagging[:, 0] == pytest.approx(kept[:, 0], rel=0.1)
+
+
+def test_swings_outlast_the_linear_rule_and_not_sde():
+    one = torch.ones(1, dtype=torch.float64)
+    base, sde, linear = rules_of_momentum(0.003, 0.99)
+    kept, moved, lagging = (
+        losses_of_sgd(hyper, batch, 1000, curvatures=one, noise=1e-12)[2:].mean()
+        for hyper, batch in ((base, 4), (sde, 16), (linear, 16))
+    )
+    assert moved == pytest.approx(kept, rel=0.4)  # of a swing that has lost more than 90 % of 4.5
+    assert kept < 0.3
+    assert lagging > 4 * kept
+
+
+def test_at_larger_steps_linear_keeps_the_floor_that_sde_loses():
+    # ηλ = .1: sde rests at (1 + 1.6/(2·1.6))… of the floor, linear at 1 + .4/(2·1.9).
+    base, sde, linear = rules_of_momentum(0.01)
+    kept, moved, floor = (
+        losses_of_sgd(hyper, batch, 4000)[2:, 2].mean()
+        for hyper, batch in ((base, 4), (sde, 16), (linear, 16))
+    )
+    assert moved > 1.6 * kept
+    assert floor == pytest.approx(kept, rel=0.15)
+    assert moved == pytest.approx(kept * (1 - 0.1 / 3.8) / (1 - 1.6 / 3.2), rel=0.1)
+
+
+def test_a_rule_that_diverges_says_so():
+    base = {"lr": 0.025, "momentum": 0.9}
+    with pytest.warns(UserWarning, match="at which SGD diverges: it bears a largest curvature below 8"):
+        sde = scale_hyperparameters("sgd", base, 4, preset="sde", sharpness=10.0)
+    assert losses_of_sgd(sde, 16, 2000)[-1].sum() > 1e6
+    linear = scale_hyperparameters("sgd", base, 4, sharpness=10.0)
+    assert linear == {"lr": 0.1, "momentum": 0.9}
+    assert losses_of_sgd(linear, 16, 2000)[-1].sum() < 1
+    with pytest.warns(UserWarning, match="δ² = 16"):
+        scale_hyperparameters("sgd", base, 4, preset="sde")
+    with pytest.warns(UserWarning, match="diverges"):
+        scale_hyperparameters("sgd", {"lr": 0.1}, 4, sharpness=5.0)
+
+
+def test_the_linear_rule_bears_any_ratio_and_is_sde_without_momentum():
+    assert scale_hyperparameters("sgd", {"lr": 0.1, "momentum": 0.9}, 16) == {"lr": 1.6, "momentum": 0.9}
+    assert scale_hyperparameters("sgd", {"lr": 0.1}, 4, preset="linear") == {"lr": 0.4}
+    with pytest.raises(InputError, match="'linear' is for sgd; adam has sde, sqrt, fixed_lr"):
+        scale_hyperparameters("adam", {"lr": 0.1}, 4, preset="linear")
+
+
+def test_linear_scaling_keeps_sgd_at_any_ratio_of_signal_to_noise():
+    # (∇f)²/diag Σ is above 10 all the way: only ηλ, .04 and .16 here, sets the limit.
+    one = torch.ones(1, dtype=torch.float64)
+    paths = [
+        losses_of_sgd({"lr": lr}, batch, 64 * 4, curvatures=one, noise=0.1)
+        for lr, batch in ((0.01, 4), (0.04, 16))
+    ]
+    assert paths[1] == pytest.approx(paths[0], rel=0.04)
 
 
 def test_stationary_law_of_adamw_is_invariant():
