@@ -18,7 +18,7 @@ def typical(values: Tensor) -> str:
     >>> typical(Tensor([3.0, 1.0, 2.0]))
     'median 2 (1 to 3)'
     """
-    known = values[~values.isnan()].double()
+    known = values[~values.isnan()].cpu().double()
     if len(known) == 0:
         return "unknown"
     low, high = known.aminmax()

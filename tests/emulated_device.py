@@ -7,9 +7,9 @@
 A tensor of the device holds a tensor of the CPU that only operations between tensors of the device reach.
 Refused are operations between tensors of the device and of the CPU (a single number in a tensor without axes
 may be mixed in where elements meet, as on a GPU), ``numpy()`` of a tensor of the device, generators of the
-other device and, with ``float64=False``, the dtype that Apple's GPUs lack. To C++ the tensors are of the device
-"meta", which needs no hardware and no build; Python sees the name that was asked for, except inside torch's own
-functions.
+other device and, with ``float64=False``, the dtype that Apple's GPUs lack. To C++ the tensors are of the
+device "meta", which needs no hardware and no build; Python sees the name that was asked for, except inside
+torch's own functions.
 """
 
 from __future__ import annotations

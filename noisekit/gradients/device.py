@@ -32,6 +32,6 @@ def where_wide(values: Tensor) -> Tensor:
     return values if has_float64(values.device) else values.cpu()
 
 
-def wide(values: Tensor) -> Tensor:
+def in_float64(values: Tensor) -> Tensor:
     """Return ``values`` in float64, on the CPU where their own device has none."""
     return where_wide(values).double()

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map
 from noisekit.errors import InputError, NonFiniteError, UnsupportedModelError
 from noisekit.gradients.batch import Batch, call_model, count_samples, select, tensors_of
 from noisekit.gradients.contributions import Contribution
-from noisekit.gradients.device import wide
+from noisekit.gradients.device import in_float64
 from noisekit.gradients.half_precision import no_graph
 from noisekit.gradients.hooks import HookCapture, Layout, find_targets
 from noisekit.gradients.layer_rules import find_rule
@@ -233,7 +233,7 @@ class _Closeness:
         truth = self.truth[name]
         if truth is None:
             return False
-        gap = float((wide(total) - wide(truth.to_dense())).norm())
+        gap = float((in_float64(total) - in_float64(truth.to_dense())).norm())
         return gap <= self.eps**0.6 * size + 10 * self.eps * self.scale
 
 

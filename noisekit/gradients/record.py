@@ -11,7 +11,7 @@ from torch import Tensor
 
 from noisekit._readable import Readable
 from noisekit.errors import InputError
-from noisekit.gradients.device import wide
+from noisekit.gradients.device import in_float64
 from noisekit.gradients.streaming import RunningMoments
 
 
@@ -68,7 +68,7 @@ class GradientStatistics(Readable):
 
 def centred(gram: Tensor) -> Tensor:
     """Return HGH with H = I − 11ᵀ/N in float64: the Gram matrix of g_i − ḡ."""
-    gram = wide(gram)
+    gram = in_float64(gram)
     rows = gram - gram.mean(-1, keepdim=True)
     return rows - rows.mean(-2, keepdim=True)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from noisekit._readable import Readable
 from noisekit.errors import InputError, NonFiniteError
-from noisekit.gradients.device import wide
+from noisekit.gradients.device import in_float64
 from noisekit.noise.hessian_products import (
     differentiable_sample_losses,
     directional_derivatives,
@@ -86,7 +86,7 @@ def hessian_alignment(
     else:
         rows = problem.per_sample_gradients(x[None])[0]
         projected, total = rows @ vectors, float(rows.var(dim=0).sum())
-    projected = wide(projected.detach())
+    projected = in_float64(projected.detach())
     n = len(projected)
     centred = projected - projected.mean(dim=0)
     variance = centred.square().sum(dim=0) / (n - 1)

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from noisekit.gradients.device import wide
+from noisekit.gradients.device import in_float64
 
 _TILE_ELEMENTS = 1 << 16  # a quarter of a megabyte in float32
 _SERIES_BELOW = 0.02  # here the closed forms cancel and the series are exact to 1e-11
@@ -33,7 +33,7 @@ def log_radial_constant(kappa: Tensor, d: int) -> Tensor:
     Differences of lgamma lose all digits at large ν, so they are made in float64, and from ν = 10⁶
     replaced by their first terms, d(d − 2)κ/4.
     """
-    k = wide(kappa)
+    k = in_float64(kappa)
     half = 0.5 / k.clamp_min(1e-6)
     exact = torch.lgamma(half + d / 2) - torch.lgamma(half) - 0.5 * d * torch.log(half)
     return torch.where(k < 1e-6, 0.25 * d * (d - 2) * k, exact).to(kappa)

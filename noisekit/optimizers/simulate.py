@@ -10,6 +10,7 @@ from torch import Tensor
 
 from noisekit._typing import Observable, OptimizerFactory, State
 from noisekit.errors import InputError, kind_of
+from noisekit.gradients.device import in_float64
 from noisekit.gradients.ranks import Ranks
 from noisekit.noise.base import NoiseModel, check_flag
 from noisekit.optimizers.state import (
@@ -105,7 +106,7 @@ def simulate_optimizer(
     share.check_same(
         {
             "problem": problem.name,
-            "x0": float(x.double().sum()),
+            "x0": float(in_float64(x).sum()),
             "replicates": replicates,
             "steps": steps,
             "seed": seed,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from noisekit._typing import Observable, State
 from noisekit.errors import InputError, kind_of
+from noisekit.gradients.device import in_float64
 from noisekit.gradients.ranks import Ranks
 from noisekit.noise.base import check_flag
 from noisekit.sde.base import OptimizerSDE, Substep
@@ -143,7 +144,7 @@ def integrate(
             "observables": sorted(functions),
             "keep_state": keep_state,
             "quantiles": list(levels),
-            "start": [float(value.double().sum()) for value in state.values() if compared],
+            "start": [float(in_float64(value).sum()) for value in state.values() if compared],
             "fused": fused,
             "equation": [] if checkpoint is None else _fingerprint(sde, x, start_step + steps - 1),
         }

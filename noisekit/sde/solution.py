@@ -9,6 +9,7 @@ from torch import Tensor
 
 from noisekit._readable import Readable
 from noisekit.errors import InputError
+from noisekit.gradients.device import in_float64
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,7 +54,7 @@ class Solution(Readable):
             shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in self.state.items())
             lines.append(f"  state: {shapes}")
         for name, value in self.observables.items():
-            known = value[(self.diverged < 0).to(value.device)].double().mean(dim=0)
+            known = in_float64(value[(self.diverged < 0).to(value.device)]).mean(dim=0)
             lines.append(f"  mean {name}: {known[0]:.4g} → {known[-1]:.4g}")
         return "\n".join(lines)
 

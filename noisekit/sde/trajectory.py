@@ -9,6 +9,7 @@ from torch import Tensor
 
 from noisekit._typing import Observable, State
 from noisekit.errors import InputError
+from noisekit.gradients.device import in_float64
 
 
 def saved_steps(start_step: int, steps: int, save_every: int) -> list[int]:
@@ -120,7 +121,7 @@ class Trajectory:
 def quantiles_over_rows(x: Tensor, q: Tensor) -> Tensor:
     """Return linear-interpolation quantiles over replicates, (quantile, coordinate), without a size limit."""
     ordered = x.sort(dim=0).values
-    place = q.to(torch.float64) * (len(x) - 1)
+    place = in_float64(q) * (len(x) - 1)
     low = place.floor().long()
     high = place.ceil().long()
-    return torch.lerp(ordered[low], ordered[high], (place - low).to(x.dtype)[:, None])
+    return torch.lerp(ordered[low], ordered[high], (place - low).to(x)[:, None])

@@ -112,7 +112,7 @@ def as_real(name: str, values: Any) -> Array:
 
 
 def _on_host(values: Any) -> Any:
-    """Return ``values`` with arrays in place of tensors, which numpy reads only on the CPU and without graph."""
+    """Return ``values`` with arrays in place of tensors: numpy reads no graphs and no GPUs."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         return (values.double() if values.is_floating_point() else values).numpy()

@@ -224,7 +224,7 @@ def _by_integration(
         keep_state=False,
         seed=run.seed,
     )
-    loss = paths.observables["loss"].double()
+    loss = paths.observables["loss"].cpu().double()
     if bool((paths.diverged >= 0).any()):
         return float("inf"), float("nan"), float("inf"), "integration", "paths diverged"
     fifth = max(1, loss.shape[1] // 5)
