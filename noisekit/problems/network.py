@@ -302,8 +302,9 @@ class ModelProblem(Shown):
                     if totals
                     else parts
                 )
-            for total, result in zip(totals, results, strict=True):
-                torch.cat([part.reshape(len(part), -1) for part in total], -1, out=result[rows])
+            with torch.no_grad():  # in torch 2.6 the zeros that autograd makes ask for a gradient
+                for total, result in zip(totals, results, strict=True):
+                    torch.cat([part.reshape(len(part), -1) for part in total], -1, out=result[rows])
 
     def _losses(self, leaves: list[Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
         """Return (replicate, sample) losses; inputs are (sample, …), or (replicate, sample, …) when drawn."""

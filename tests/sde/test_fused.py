@@ -153,10 +153,13 @@ def numbers(package: str) -> tuple[int, int]:
 
 
 # An optional package of 280 MB, for Linux only; its interpreter before 3.9 stops at what numpy 2.4 forbids.
-if find_spec("triton") is not None and (numbers("triton") >= (3, 9) or numbers("numpy") < (2, 4)):
+if find_spec("triton") is not None:
+    INTERPRETS = numbers("triton") >= (3, 9) or numbers("numpy") < (2, 4)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(("script", "says"), [("worker", "equal"), ("compile", "compiled")])
+    @pytest.mark.parametrize(
+        ("script", "says"), [*[("worker", "equal")] * INTERPRETS, ("compile", "compiled")]
+    )
     def test_kernels_in_the_interpreter_and_compiled(script: str, says: str) -> None:
         path = Path(__file__).with_name(f"triton_{script}.py")
         environment = os.environ | {"TRITON_INTERPRET": "1" if script == "worker" else "0"}
