@@ -71,7 +71,7 @@ class Experiment:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-CELL_VERSION = 1
+CELL_VERSION = 2
 """Raised when cells of the same settings would come out different, so that none is taken for another."""
 
 TRUTH = "truth"
