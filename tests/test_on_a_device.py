@@ -14,7 +14,10 @@ from emulated_device import emulated
 from torch import Tensor, nn
 
 import noisekit as nk
+from noisekit.errors import InputError
 from noisekit.sde.normals import BlockNormals
+from noisekit.study import StudyConfig
+from noisekit.study.problem import _moved_to as moved_to
 
 EQUATIONS = {"sgd": nk.SGDSDE, "signsgd": nk.SignSGDSDE, "rmsprop": nk.RMSpropSDE, "adam": nk.AdamSDE}
 OPTIMIZERS = {
@@ -289,6 +292,23 @@ def test_robustness(lean: torch.device) -> None:
 
 def test_analysis_of_a_record(lean: torch.device) -> None:
     assert nk.analyze(recorded(lean, schedule=nk.every(1), coordinates=20)).rows
+
+
+@pytest.mark.slow
+def test_a_study_and_what_its_file_predicts(device: torch.device, tmp_path: Path) -> None:
+    problem = nk.load_problem("breast-cancer-mlp", device=device)
+    config = StudyConfig(optimizers=("sgd",), steps=4, save_every=2, training_steps=4, replicates=2)
+    tree = nk.run_study(problem, config)
+    assert tree.attrs["device"] == "xpu"
+    nk.save_tree(tree, tmp_path / "study.nc")
+    assert nk.predict(nk.open_tree(tmp_path / "study.nc"), "adam", learning_rate=1e-3)
+    assert "gradient_noise" in nk.collect(problem, nk.CollectConfig(steps=4))
+
+
+def test_a_problem_on_another_device_of_its_kind_is_moved(device: torch.device) -> None:
+    assert moved_to(quadratic(device), "xpu").x0.device == device
+    with pytest.raises(InputError, match=r"lives on xpu:0; make it on 'xpu:1'"):
+        moved_to(quadratic(device), "xpu:1")
 
 
 def test_a_planted_mistake_is_caught(device: torch.device) -> None:

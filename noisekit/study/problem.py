@@ -75,12 +75,12 @@ def first_samples(problem: Problem, n: int) -> Problem:
 
 def _moved_to(problem: Problem, device: str | None) -> Problem:
     """Return a user's own problem on ``device``; as it is if None or if it is there already."""
-    if device is None or problem.x0.device.type == device.partition(":")[0]:
+    place = str(problem.x0.device)
+    if device is None or device in (place, place.partition(":")[0]):
         return problem
     if not isinstance(problem, ModelProblem):
         raise InputError(
-            f"{problem.name} lives on {problem.x0.device.type}; make it on {device!r} yourself, or leave the "
-            "device out."
+            f"{problem.name} lives on {place}; make it on {device!r} yourself, or leave the device out."
         )
     return _like(problem, problem.inputs, problem.targets, device=device)
 
