@@ -11,6 +11,7 @@ from torch import Tensor
 
 from noisekit._readable import Readable
 from noisekit.errors import InputError
+from noisekit.gradients.applied_gradient import AppliedGradient, applied_gradient
 from noisekit.gradients.device import in_float64
 from noisekit.gradients.streaming import RunningMoments
 
@@ -120,6 +121,15 @@ class GradientRecord(Readable):
     """Sum over a block's coordinates of the standard deviation of one sample's gradient, (step, block)."""
     moments: RunningMoments | None = None
     """Mean and variance of every coordinate, accumulated over the recorded steps."""
+    applied_scale: Tensor | None = None
+    """⟨p, ḡ⟩/|ḡ|², p the gradient that the optimizer was given; NaN where it is not known, (step,)."""
+    applied_cosine: Tensor | None = None
+    """Cosine of the angle between p and ḡ, (step,)."""
+
+    @property
+    def applied(self) -> AppliedGradient | None:
+        """What the steps say about the gradient that the optimizer was given; None where no step knows."""
+        return applied_gradient(self.applied_scale, self.applied_cosine, self.batch_size, self.settings)
 
     def minibatch_noise(self) -> Tensor:
         """Return the noise of the batch means at the coordinates, ḡ_k − mean over k, (step, coordinate).
@@ -145,7 +155,12 @@ class GradientRecord(Readable):
         return (
             f"{when}; batches of {self.batch_size}, {_named(self.block)}, "
             f"{_share(self.coverage, self.uncovered)}, {_kept(self, names)}"
+            f"{_given(self.applied)}"
         )
+
+
+def _given(applied: AppliedGradient | None) -> str:
+    return f". {applied.sentence}" if applied is not None and applied.sentence else ""
 
 
 def _named(blocks: Sized) -> str:

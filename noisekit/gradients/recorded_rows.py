@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from noisekit.errors import InputError
@@ -28,9 +30,17 @@ class RecordedRows:
         return len(self._rows)
 
     def add(
-        self, sums: Sums, step: int, loss: Tensor, learning_rate: float | Tensor, elapsed: float
+        self,
+        sums: Sums,
+        step: int,
+        loss: Tensor,
+        learning_rate: float | Tensor,
+        elapsed: float,
+        given: Mapping[str, Tensor | None] | None = None,
     ) -> Row | None:
         """Keep the statistics of a step and return its row; None for a batch of another size.
+
+        ``given`` are the gradients that the optimizer was given, by name, where they are known.
 
         Raises NonFiniteError for a bad sample: of this step on the CPU, of the step before on a GPU, where
         looking at this one would wait for it.
@@ -42,7 +52,7 @@ class RecordedRows:
         if sums.n_samples < 2:
             raise InputError(ONE_SAMPLE)
         means, variances = sums.means(), sums.variances()
-        row = Row.of(sums, means, variances, step, loss, learning_rate, elapsed)
+        row = Row.of(sums, means, variances, step, loss, learning_rate, elapsed, given)
         if device.on_host(sums.squared_norms):
             row.check_finite(self._names())
         elif self._rows:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from noisekit.errors import InputError
+from noisekit.gradients.applied_gradient import given_gradients
 from noisekit.gradients.batch import Batch, CallArguments, as_batch, count_samples
 from noisekit.gradients.checkpointing import aside, in_backward
 from noisekit.gradients.checks import check_training, plan_for, refuse_closure, refuse_mixing_layers
@@ -375,7 +376,11 @@ class GradientNoiseRecorder:
                     loss = losses.mean()
                 else:
                     sums, loss = merge_step(self._ranks, model, seen, self._names())
-            self._keep(sums, loss)
+                assert self._recorded.context is not None
+                self._recorded.context.settings["loss_reduction"] = seen[0].reduction
+                # Only a hook of the optimizer's step (its arguments are then there) sees what the step uses.
+                given = given_gradients(self.model, self.optimizer) if step else None
+            self._keep(sums, loss, given)
         self._disarm()
 
     def _after_step(self, *_: Any) -> None:
@@ -386,10 +391,11 @@ class GradientNoiseRecorder:
         self._recorded_by_call = False
         self._arm()
 
-    def _keep(self, sums: Sums, loss: Tensor) -> None:
+    def _keep(self, sums: Sums, loss: Tensor, given: Mapping[str, Tensor | None] | None = None) -> None:
         rate = self.optimizer.param_groups[0]["lr"]
         if isinstance(rate, Tensor):
             rate = rate.detach().clone()  # it may be on the device, and changes in place
-        row = self._recorded.add(sums, self.step, loss, rate, time.perf_counter() - self._start)
+        elapsed = time.perf_counter() - self._start
+        row = self._recorded.add(sums, self.step, loss, rate, elapsed, given)
         if row is not None and self.on_record is not None:
             self.on_record(row.summary())

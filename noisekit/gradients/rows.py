@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from noisekit.errors import InputError, NonFiniteError
+from noisekit.gradients.applied_gradient import compared
 from noisekit.gradients.collector import Sums
 from noisekit.gradients.record import GradientRecord, covariance_eigenvalues
 from noisekit.gradients.selection import Selection
@@ -25,6 +26,8 @@ class RowContext:
     coverage: float
     uncovered: list[str]
     seed: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What else the record says of how it was made."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Row:
     gram: Tensor | None
     values: Tensor | None
     sketch: Tensor | None
+    applied: Tensor
+    """Scale and cosine of the gradient that the optimizer was given, see ``applied_gradient.compared``."""
     finite: Tensor
     """Whether all is finite, on the CPU once ``arrived``."""
     arrived: torch.cuda.Event | None
@@ -57,8 +62,13 @@ class Row:
         loss: Tensor,
         learning_rate: float | Tensor,
         elapsed: float,
+        given: Mapping[str, Tensor | None] | None = None,
     ) -> Row:
-        """Return the row of a step with these sums, and the means and variances that they make."""
+        """Return the row of a step with these sums, and the means and variances that they make.
+
+        ``given`` are the gradients that the optimizer was given, if they are known.
+        """
+        squares = [mean.square().sum() for mean in means.values()]
         return cls(
             step,
             sums.n_samples,
@@ -66,12 +76,13 @@ class Row:
             learning_rate,
             elapsed,
             torch.stack([v.sum() for v in variances.values()]),
-            torch.stack([mean.square().sum() for mean in means.values()]),
+            torch.stack(squares),
             torch.stack([v.sqrt().sum() for v in variances.values()]),
             sums.squared_norms,
             sums.gram,
             sums.values,
             sums.sketch,
+            compared(means, squares, given),
             *_on_its_way(sums.squared_norms.isfinite().all()),
         )
 
@@ -128,6 +139,7 @@ def join_rows(
 
     squared = torch.stack([row.mean_squared_norm for row in rows]).cpu()
     gram = stacked([row.gram for row in rows])
+    applied = torch.stack([row.applied for row in rows]).cpu()
     return GradientRecord(
         step=torch.tensor([row.step for row in rows]),
         loss=torch.stack([row.loss for row in rows]).float().cpu(),
@@ -148,9 +160,16 @@ def join_rows(
         batch_size=rows[0].n_samples,
         coverage=context.coverage,
         uncovered=context.uncovered,
-        settings={"gram_centred": False, "seed": context.seed, "skipped_steps": skipped},
+        settings={
+            "gram_centred": False,
+            "seed": context.seed,
+            "skipped_steps": skipped,
+            **context.settings,
+        },
         deviation_sum=torch.stack([row.deviation_sum for row in rows]).cpu(),
         moments=moments,
+        applied_scale=applied[:, 0],
+        applied_cosine=applied[:, 1],
     )
 
 
@@ -164,7 +183,7 @@ def merge_records(first: GradientRecord, second: GradientRecord) -> GradientReco
         raise InputError(f"The records differ in {', '.join(differ)}: only like records merge.")
     joined: dict[str, Any] = {
         name: None
-        if getattr(first, name) is None
+        if getattr(first, name) is None or getattr(second, name) is None
         else torch.cat([getattr(first, name), getattr(second, name)])
         for name in ALONG_STEPS
     }
@@ -190,6 +209,8 @@ ALONG_STEPS = (
     "coordinate_values",
     "sketch",
     "deviation_sum",
+    "applied_scale",
+    "applied_cosine",
 )
 """The fields of a record that grow with its steps."""
 

@@ -235,6 +235,8 @@ def _warnings(record: GradientRecord, fit: NoiseFit | None) -> tuple[str, ...]:
             f"{share_of(1 - record.coverage, 'the parameters')} are not covered: "
             f"{', '.join(record.uncovered)}."
         )
+    if record.applied is not None and record.applied.sentence:
+        found.append(f"{record.applied.sentence}. All numbers here are of the mean gradient.")
     if record.coordinate_values is not None and record.batch_size < _FEWEST_FOR_LAWS:
         found.append(
             f"{record.batch_size} samples a step: taking out their centre bends the law (at 8 samples, "

@@ -104,6 +104,13 @@ GROUPS: dict[str, Group] = {
             "learning_rate": Variable(("step",), "learning rate", symbol="η"),
             "gradient_norm": Variable(("step",), "norm of the batch-mean gradient", symbol="|ḡ|"),
             "elapsed_time": Variable(("step",), "time since the recorder was attached", "s"),
+            "applied_scale": Variable(
+                ("step",),
+                "gradient p that the optimizer was given, after clipping and factors, over the batch-mean "
+                "gradient: ⟨p, ḡ⟩/|ḡ|²; 1 for the mean itself, NaN where p is not known",
+                symbol="c",
+            ),
+            "applied_cosine": Variable(("step",), "cosine of the angle between p and ḡ"),
         },
     ),
     "/gradient_noise": Group(
