@@ -378,7 +378,7 @@ class GradientNoiseRecorder:
                     sums, loss = merge_step(self._ranks, model, seen, self._names())
                 assert self._recorded.context is not None
                 self._recorded.context.settings["loss_reduction"] = seen[0].reduction
-                # Only a hook of the optimizer's step (its arguments are then there) sees what the step uses.
+                # ``end_step`` may come before the gradients are clipped.
                 given = given_gradients(self.model, self.optimizer) if step else None
             self._keep(sums, loss, given)
         self._disarm()
@@ -392,9 +392,8 @@ class GradientNoiseRecorder:
         self._arm()
 
     def _keep(self, sums: Sums, loss: Tensor, given: Mapping[str, Tensor | None] | None = None) -> None:
-        rate = self.optimizer.param_groups[0]["lr"]
-        if isinstance(rate, Tensor):
-            rate = rate.detach().clone()  # it may be on the device, and changes in place
+        rate = self.optimizer.param_groups[0]["lr"]  # a tensor changes in place
+        rate = rate.detach().clone() if isinstance(rate, Tensor) else rate
         elapsed = time.perf_counter() - self._start
         row = self._recorded.add(sums, self.step, loss, rate, elapsed, given)
         if row is not None and self.on_record is not None:

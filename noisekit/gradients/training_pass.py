@@ -176,7 +176,8 @@ def sums_of_step(
         finite = [bool(part.squared_norms.isfinite().all()) for part in parts]
         first = finite.index(True) if True in finite else 0
         parts, passes = parts[first:], passes[first:]
-    shares = {"step": len(passes)}  # a share of the step's mean counts as often as there are shares
+    # A share of the step's mean, or of its sum, counts as often as there are shares.
+    shares = {"step": len(passes), "sum": len(passes)}
     losses = torch.stack([p.loss * shares.get(p.reduction, 1) for p in passes if p.loss is not None])
     if len(parts) == 1:
         return parts[0], losses

@@ -75,7 +75,10 @@ def predict(
 
     The floor (stationary excess loss set by the noise), the time to reach it, stability, whether theory
     applies, and which batch and hyper-parameters to try. It speaks of where the record ends and takes the
-    noise there as constant. What the file does not hold is named in ``unknown``, never made up.
+    noise there as constant. Where the recorded optimizer was given a constant factor on the mean gradient, as
+    by a loss that is a sum over the samples, the figures are for that factor too; where it was clipped they
+    are for the unclipped gradient, and the verdict says so. What the file does not hold is named in
+    ``unknown``, never made up.
 
     Args:
         tree: a result tree, as ``open_tree`` returns it, best of ``collect`` or ``run_study``.
@@ -121,6 +124,8 @@ def predict(
         shown = replace(asked, hyper=_as_signsgd(asked))
     figures = figures_of(shown, curvature)
     gauges = gauges_of(asked, curvature, tail)
+    verdict = verdict_of(asked, shown, figures, gauges, measured)
+    given = noise.applied.sentence(size)
     return Prediction(
         optimizer=hyper.optimizer,
         learning_rate=hyper.learning_rate,
@@ -130,7 +135,7 @@ def predict(
         figures=figures,
         gauges=gauges,
         trials=trials(tree, shown, curvature),
-        verdict=verdict_of(asked, shown, figures, gauges, measured),
+        verdict=(given, *verdict) if given else verdict,
         unknown=unknown_of(shown, curvature, tail),
     )
 

@@ -21,7 +21,7 @@ _DRIFT_STEPS = 16
 
 def gauges_of(setting: Setting, curvature: Curvature | None, tail: Tail | None) -> tuple[Gauge, ...]:
     """Return the gauges of ``regimes`` that the file has the numbers for."""
-    hyper, noise, scale = setting.hyper, setting.noise, setting.noise.scale
+    hyper, noise, scale = setting.effective, setting.noise, setting.noise.scale
     variance: Any = None
     if noise.noise is not None and not setting.infinite:
         variance = noise.coordinate_variance(setting.batch_size)

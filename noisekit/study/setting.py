@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from noisekit._intervals import log_interval
 from noisekit.errors import InputError
 from noisekit.noise import fit_noise
+from noisekit.study.applied import for_the_mean
 from noisekit.study.stored_noise import StoredNoise
 from noisekit.theory.hyperparameters import Hyperparameters
 from noisekit.theory.inputs import GAUSSIAN_SLOPE
@@ -56,9 +57,19 @@ class Setting:
     """The same with a fifth of the samples left out, (part, coordinate), for its error."""
 
     @property
+    def factor(self) -> float:
+        """What the optimizer is given over the mean gradient, at this batch size."""
+        return self.noise.applied.factor(self.batch_size)
+
+    @property
+    def effective(self) -> Hyperparameters:
+        """What ``hyper`` is for an optimizer that is given the mean gradient; every figure is from these."""
+        return for_the_mean(self.hyper, self.factor)
+
+    @property
     def rate(self) -> float:
         """The learning rate of the slow motion, η/(1 − μ) for SGD with momentum μ."""
-        hyper = self.hyper
+        hyper = self.effective
         return hyper.learning_rate / (1 - hyper.momentum if hyper.optimizer == "sgd" else 1)
 
     def floor(self) -> tuple[float, float]:
@@ -92,19 +103,19 @@ class Setting:
 
         η for SGD; η/P for RMSprop and Adam, median P = σ + ε; η times the median slope for SignSGD.
         """
-        name, rate = self.hyper.optimizer, self.hyper.learning_rate
+        name, rate = self.hyper.optimizer, self.effective.learning_rate
         if self.infinite:
             slope = self.slope if name == "signsgd" else None
             return math.nan if slope is None else rate * float(np.median(slope))
         if name == "sgd":
             return rate
         deviation = self.noise.typical_deviation(self.batch_size)
-        size = deviation / GAUSSIAN_SLOPE if name == "signsgd" else deviation + self.hyper.eps
+        size = deviation / GAUSSIAN_SLOPE if name == "signsgd" else deviation + self.effective.eps
         return rate / size if size > 0 else math.nan
 
     def pull_interval(self) -> tuple[float, float]:
         """Return the 95 % interval of ``pull``; both ends are its value where nothing is estimated."""
-        name, rate = self.hyper.optimizer, self.hyper.learning_rate
+        name, rate = self.hyper.optimizer, self.effective.learning_rate
         if self.infinite:
             if name != "signsgd" or self.slope is None or self.slope_parts is None:
                 return math.nan, math.nan
@@ -117,7 +128,7 @@ class Setting:
         if name == "signsgd":
             low, high = low / GAUSSIAN_SLOPE, high / GAUSSIAN_SLOPE
         else:
-            low, high = low + self.hyper.eps, high + self.hyper.eps
+            low, high = low + self.effective.eps, high + self.effective.eps
         return (rate / high, rate / low) if low > 0 else (math.nan, math.nan)
 
     def steps_to_fall(self, curvature: float) -> float:
@@ -137,7 +148,7 @@ class Setting:
 
     def _preconditioned(self, variance: Array) -> Array:
         deviation = np.sqrt(variance)
-        size = deviation + self.hyper.eps
+        size = deviation + self.effective.eps
         return np.divide(variance, size, out=np.zeros_like(variance), where=size > 0)
 
 

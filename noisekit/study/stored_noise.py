@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ from noisekit.noise import NoiseScale, tail_index
 from noisekit.noise.record_noise_scale import noise_scale_at_end
 from noisekit.results.level import level_at_end
 from noisekit.results.seeds import require_one_run
+from noisekit.study.applied import Applied, stored_applied
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -57,6 +58,8 @@ class StoredNoise:
     coverage: float
     step_over_time: Array
     """All recorded steps, (step,)."""
+    applied: Applied = field(default_factory=Applied)
+    """What the optimizer was given, beside the mean gradient."""
 
     def total_variance(self, batch_size: int) -> tuple[float, float]:
         """Return Tr Σ of a minibatch and its standard error."""
@@ -248,7 +251,7 @@ def stored_noise(tree: xr.DataTree) -> StoredNoise | None:
     noise, block_of = _samples(tree, block, read)
     if batch < 1:
         batch = 0 if noise is None else noise.shape[1]
-    loss, least, most = _loss(tree)
+    loss, least, most = _loss(tree, batch)
     return StoredNoise(
         step=data["step"].values[read].astype(np.int64),
         batch_size=batch,
@@ -263,6 +266,7 @@ def stored_noise(tree: xr.DataTree) -> StoredNoise | None:
         loss_interval=(least, most),
         coverage=float(data.attrs.get("coverage", math.nan)),
         step_over_time=data["step"].values.astype(float),
+        applied=stored_applied(tree, batch, -read.start),
     )
 
 
@@ -296,11 +300,13 @@ def _noise_scale(data: xr.Dataset, trace: Array, batch: int) -> NoiseScale:
     return noise_scale_at_end(torch.tensor(data["step"].values), total, signal, batch)
 
 
-def _loss(tree: xr.DataTree) -> tuple[float, float, float]:
+def _loss(tree: xr.DataTree, batch: int) -> tuple[float, float, float]:
+    """Return the mean loss of a sample where the record ends, and its 95 % interval."""
     if "training" not in tree.children or not {"loss", "step"} <= set(tree["training"].variables):
         return math.nan, math.nan, math.nan
     data = tree["training"].to_dataset()
-    return level_at_end(data["step"].values, data["loss"].values)
+    samples = batch if data.attrs.get("loss_reduction") == "sum" and batch > 0 else 1
+    return level_at_end(data["step"].values, data["loss"].values / samples)
 
 
 def _live_median(deviation: Array) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from noisekit.errors import InputError
+from noisekit.study.applied import for_the_mean
 from noisekit.study.curvature import Curvature
 from noisekit.study.intervals import interval
 from noisekit.study.pace import steps_to_fall
@@ -96,9 +97,9 @@ def _other_batch(
     limit = ""
     while target != batch:
         try:
-            given = _as_torch(setting.hyper)
+            given = _as_torch(setting.effective)
             new = scaled_hyperparameters(setting.hyper.optimizer, given, target / batch, None)
-            found = replace(setting, hyper=_from_torch(setting.hyper, new), batch_size=target)
+            found = _at_batch(setting, _from_torch(setting.hyper, new), target)
             if target < batch or steps_to_fall(found, curvature)[0] != math.inf:
                 same = "the same floor" if "momentum" in new else "the same SDE"
                 return found, f"{same} in {batch / target:.3g} times as many steps{limit}"
@@ -107,6 +108,12 @@ def _other_batch(
             limit = "; a larger batch would take a β to 0"
         target = 2 ** round(math.log2(target) - 1) if target > 2 * batch else batch
     return None
+
+
+def _at_batch(setting: Setting, effective: Hyperparameters, batch_size: int) -> Setting:
+    """Return the setting at another batch whose hyper-parameters for the mean gradient are ``effective``."""
+    back = 1 / setting.noise.applied.factor(batch_size)
+    return replace(setting, hyper=for_the_mean(effective, back), batch_size=batch_size)
 
 
 def _stable(setting: Setting, curvature: Curvature | None) -> Setting | None:
