@@ -7,12 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from noisekit.gradients.attached import unseen
 from noisekit.gradients.batch import Batch, as_batch
 from noisekit.gradients.contributions import Contribution
 from noisekit.gradients.engine import run_pass, underlying
 from noisekit.gradients.sharded import gathered
 
 
+@unseen
 def per_sample_gradients(
     model: nn.Module, loss_fn: Any, inputs: Batch, targets: Batch, *, engine: str = "hooks"
 ) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
-from weakref import WeakSet
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from noisekit.errors import InputError
 from noisekit.gradients.applied_gradient import given_gradients
+from noisekit.gradients.attached import WATCHERS
 from noisekit.gradients.batch import Batch, CallArguments, as_batch, count_samples
 from noisekit.gradients.checkpointing import aside, in_backward
 from noisekit.gradients.checks import check_training, plan_for, refuse_closure, refuse_mixing_layers
@@ -36,8 +37,6 @@ from noisekit.gradients.sharded import WholeParameters, gathered, sharded_units
 from noisekit.gradients.statistics import covered_parameters
 from noisekit.gradients.training_pass import TrainingPass, sums_of_step
 from noisekit.gradients.watch import LossWatch
-
-_ATTACHED: WeakSet[nn.Module] = WeakSet()
 
 
 class GradientNoiseRecorder:
@@ -144,11 +143,11 @@ class GradientNoiseRecorder:
 
     def attach(self) -> None:
         """Begin to watch the model, for loops that call ``end_step`` themselves and ``detach`` at the end."""
-        if self.model in _ATTACHED:
+        if self.model in WATCHERS:
             raise InputError("A recorder is already attached to this model: leave its `with` block first.")
         self._start = time.perf_counter()
         self._arm()
-        _ATTACHED.add(self.model)
+        WATCHERS[self.model] = ref(self)
 
     def detach(self) -> None:
         """Take every hook off."""
@@ -156,7 +155,7 @@ class GradientNoiseRecorder:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        _ATTACHED.discard(self.model)
+        WATCHERS.pop(self.model, None)
 
     def record(self, inputs: Batch, targets: Batch) -> None:
         """Record this batch at the present weights if the schedule says so, by a pass of its own.
@@ -239,15 +238,15 @@ class GradientNoiseRecorder:
     @contextmanager
     def looking_away(self) -> Iterator[None]:
         """Let passes of the recorder's own go by unseen."""
-        self._looking_away = True
+        before, self._looking_away = self._looking_away, True
         if self._capture is not None:
             self._capture.paused = True
         try:
             yield
         finally:
-            self._looking_away = False
+            self._looking_away = before
             if self._capture is not None:
-                self._capture.paused = False
+                self._capture.paused = before
 
     @property
     def _unseen(self) -> bool:

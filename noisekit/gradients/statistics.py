@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from noisekit.errors import InputError
+from noisekit.gradients.attached import unseen
 from noisekit.gradients.batch import ONE_SAMPLE, Batch, as_batch, count_samples
 from noisekit.gradients.checks import Plan, plan_for
 from noisekit.gradients.collector import to_statistics
@@ -22,6 +23,7 @@ from noisekit.gradients.selection import DEFAULT_SKETCH, Selection
 from noisekit.gradients.sharded import gathered
 
 
+@unseen
 def gradient_statistics(
     model: nn.Module,
     loss_fn: Any,
@@ -77,6 +79,7 @@ def covered_parameters(plan: Plan) -> tuple[dict[str, nn.Parameter], float, list
     return covered, plan.coverage, list(plan.unused)
 
 
+@unseen
 def noise_directions(
     model: nn.Module, loss_fn: Any, inputs: Batch, targets: Batch, *, components: int = 1
 ) -> tuple[Tensor, dict[str, Tensor]]:
