@@ -33,6 +33,16 @@ def given_gradients(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
     return {name: g if g is None else g.float() / scale.to(g.device) for name, g in found.items()}
 
 
+def learning_rates(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[float | Tensor]:
+    """Return the learning rate of each parameter group of ``optimizer`` that holds a parameter of ``model``.
+
+    A tensor changes in place, and may be on the device: it is copied there.
+    """
+    own = {id(p) for p in model.parameters()}
+    rates = [group["lr"] for group in optimizer.param_groups if any(id(p) in own for p in group["params"])]
+    return [rate.detach().clone() if isinstance(rate, Tensor) else rate for rate in rates]
+
+
 def compared(
     means: Mapping[str, Tensor], squares: Sequence[Tensor], given: Mapping[str, Tensor | None] | None
 ) -> Tensor:

@@ -88,6 +88,8 @@ class GradientRecord(Readable):
     """(step,), int64."""
     loss: Tensor
     learning_rate: Tensor
+    """Of the optimizer's first parameter group, (step,); ``settings["group_learning_rates"]`` are those of
+    all groups at the last step, where they differ."""
     gradient_norm: Tensor
     """Norm of the batch-mean gradient, (step,)."""
     elapsed_time: Tensor
@@ -155,12 +157,21 @@ class GradientRecord(Readable):
         return (
             f"{when}; batches of {self.batch_size}, {_named(self.block)}, "
             f"{_share(self.coverage, self.uncovered)}, {_kept(self, names)}"
-            f"{_given(self.applied)}"
+            f"{_given(self.applied)}{_rates(self.settings)}"
         )
 
 
 def _given(applied: AppliedGradient | None) -> str:
     return f". {applied.sentence}" if applied is not None and applied.sentence else ""
+
+
+def _rates(settings: dict[str, Any]) -> str:
+    rates = settings.get("group_learning_rates")
+    if not rates:
+        return ""
+    return (
+        f". The parameter groups have learning rates {', '.join(f'{r:g}' for r in rates)}; the first is kept"
+    )
 
 
 def _named(blocks: Sized) -> str:

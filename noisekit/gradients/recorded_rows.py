@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -34,7 +34,7 @@ class RecordedRows:
         sums: Sums,
         step: int,
         loss: Tensor,
-        learning_rate: float | Tensor,
+        learning_rates: Sequence[float | Tensor],
         elapsed: float,
         given: Mapping[str, Tensor | None] | None = None,
     ) -> Row | None:
@@ -52,7 +52,7 @@ class RecordedRows:
         if sums.n_samples < 2:
             raise InputError(ONE_SAMPLE)
         means, variances = sums.means(), sums.variances()
-        row = Row.of(sums, means, variances, step, loss, learning_rate, elapsed, given)
+        row = Row.of(sums, means, variances, step, loss, learning_rates, elapsed, given)
         if device.on_host(sums.squared_norms):
             row.check_finite(self._names())
         elif self._rows:

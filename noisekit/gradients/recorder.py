@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from noisekit.errors import InputError
-from noisekit.gradients.applied_gradient import given_gradients
+from noisekit.gradients.applied_gradient import given_gradients, learning_rates
 from noisekit.gradients.attached import WATCHERS
 from noisekit.gradients.batch import Batch, CallArguments, as_batch, count_samples
 from noisekit.gradients.checkpointing import aside, in_backward
@@ -391,9 +391,8 @@ class GradientNoiseRecorder:
         self._arm()
 
     def _keep(self, sums: Sums, loss: Tensor, given: Mapping[str, Tensor | None] | None = None) -> None:
-        rate = self.optimizer.param_groups[0]["lr"]  # a tensor changes in place
-        rate = rate.detach().clone() if isinstance(rate, Tensor) else rate
         elapsed = time.perf_counter() - self._start
-        row = self._recorded.add(sums, self.step, loss, rate, elapsed, given)
+        rates = learning_rates(self.model, self.optimizer)
+        row = self._recorded.add(sums, self.step, loss, rates, elapsed, given)
         if row is not None and self.on_record is not None:
             self.on_record(row.summary())

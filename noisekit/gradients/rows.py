@@ -37,7 +37,8 @@ class Row:
     step: int
     n_samples: int
     loss: Tensor
-    learning_rate: float | Tensor
+    learning_rates: Sequence[float | Tensor]
+    """Of each parameter group."""
     elapsed: float
     trace: Tensor
     mean_squared_norm: Tensor
@@ -60,7 +61,7 @@ class Row:
         variances: dict[str, Tensor],
         step: int,
         loss: Tensor,
-        learning_rate: float | Tensor,
+        learning_rates: Sequence[float | Tensor],
         elapsed: float,
         given: Mapping[str, Tensor | None] | None = None,
     ) -> Row:
@@ -73,7 +74,7 @@ class Row:
             step,
             sums.n_samples,
             loss.detach(),
-            learning_rate,
+            learning_rates,
             elapsed,
             torch.stack([v.sum() for v in variances.values()]),
             torch.stack(squares),
@@ -108,7 +109,7 @@ class Row:
         return {
             "step": float(self.step),
             "loss": float(self.loss),
-            "learning_rate": float(self.learning_rate),
+            "learning_rate": float(self.learning_rates[0]),
             "gradient_norm": squared**0.5,
             "noise_trace": trace,
             "signal_squared": signal,
@@ -143,7 +144,7 @@ def join_rows(
     return GradientRecord(
         step=torch.tensor([row.step for row in rows]),
         loss=torch.stack([row.loss for row in rows]).float().cpu(),
-        learning_rate=torch.tensor([float(row.learning_rate) for row in rows]),
+        learning_rate=torch.tensor([float(row.learning_rates[0]) for row in rows]),
         gradient_norm=squared.sum(1).sqrt(),
         elapsed_time=torch.tensor([row.elapsed for row in rows], dtype=torch.float64),
         block=list(selection.sizes),
@@ -165,12 +166,18 @@ def join_rows(
             "seed": context.seed,
             "skipped_steps": skipped,
             **context.settings,
+            **_of_groups([float(rate) for rate in rows[-1].learning_rates]),
         },
         deviation_sum=torch.stack([row.deviation_sum for row in rows]).cpu(),
         moments=moments,
         applied_scale=applied[:, 0],
         applied_cosine=applied[:, 1],
     )
+
+
+def _of_groups(rates: list[float]) -> dict[str, Any]:
+    """Return the learning rates of the parameter groups as a setting, if they differ."""
+    return {"group_learning_rates": rates} if len(set(rates)) > 1 else {}
 
 
 def merge_records(first: GradientRecord, second: GradientRecord) -> GradientRecord:

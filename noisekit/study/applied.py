@@ -7,6 +7,7 @@ gradient at θ/c. The first is what the user sets, the second what theory for th
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -71,3 +72,16 @@ def stored_applied(tree: xr.DataTree, batch_size: int, last: int) -> Applied:
     if at_end is None or at_end.is_mean or (at_end.is_constant and at_end.n_steps >= _FEWEST):
         return Applied(at_end)
     return Applied(applied_gradient(scale, cosine, batch_size, data.attrs))
+
+
+def groups_differ(tree: xr.DataTree) -> tuple[str, ...]:
+    """Say that the parameter groups of the recorded optimizer had learning rates of their own, if they had."""
+    data = tree["training"].attrs if "training" in tree.children else {}
+    rates = json.loads(data.get("group_learning_rates", "[]"))
+    if not rates:
+        return ()
+    named = ", ".join(f"{rate:g}" for rate in rates)
+    return (
+        f"What the parameter groups do each: the recorded optimizer had learning rates of {named} in its "
+        f"{len(rates)} groups, and the figures are for one learning rate for all parameters.",
+    )

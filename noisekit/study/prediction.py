@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from noisekit._readable import Readable
+from noisekit.study.applied import groups_differ
 from noisekit.study.curvature import Curvature, curvature_of
 from noisekit.study.measured import floor_in_file, measured_sentence
 from noisekit.study.prediction_figures import Figure, figures_of
@@ -136,7 +137,7 @@ def predict(
         gauges=gauges,
         trials=trials(tree, shown, curvature),
         verdict=(given, *verdict) if given else verdict,
-        unknown=unknown_of(shown, curvature, tail),
+        unknown=(*unknown_of(shown, curvature, tail), *groups_differ(tree)),
     )
 
 

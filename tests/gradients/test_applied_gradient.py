@@ -182,3 +182,33 @@ def test_records_merge_and_one_that_does_not_know_takes_the_knowledge_along() ->
     torch.testing.assert_close(merge_records(record, record).applied_scale, torch.full((6,), 3.0))
     unknowing = replace(record, applied_scale=None, applied_cosine=None)
     assert merge_records(record, unknowing).applied is None
+
+
+def grouped(*rates: float | Tensor) -> nk.GradientRecord:
+    model, loss_fn, other = two_layers(), nn.MSELoss(), nn.Linear(2, 2)
+    groups = [{"params": model[k].parameters(), "lr": rate} for k, rate in zip((0, 2), rates, strict=True)]
+    optimizer = torch.optim.SGD([*groups, {"params": other.parameters(), "lr": 7.0}], lr=1.0)
+    with nk.GradientNoiseRecorder(model, loss_fn, optimizer, schedule=nk.every(1)) as recorder:
+        for k in range(2):
+            optimizer.zero_grad()
+            loss_fn(model(batch(k)[0]), batch(k)[1]).backward()
+            optimizer.step()
+    return recorder.result()
+
+
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+def test_groups_with_learning_rates_of_their_own_are_said(kind: Callable[[float], float | Tensor]) -> None:
+    record = grouped(kind(0.5), kind(0.01))
+    torch.testing.assert_close(record.learning_rate, torch.tensor([0.5, 0.5]))
+    assert record.settings["group_learning_rates"] == pytest.approx([0.5, 0.01])
+    assert "parameter groups have learning rates 0.5, 0.01; the first is kept" in str(record)
+    found = nk.predict(nk.to_datatree(record=record), "sgd", learning_rate=0.1)
+    assert "learning rates of 0.5, 0.01 in its 2 groups" in found.unknown[-1]
+
+
+def test_groups_with_one_learning_rate_are_not_mentioned() -> None:
+    record = grouped(0.5, 0.5)
+    assert "group_learning_rates" not in record.settings
+    assert "groups" not in str(record) + str(
+        nk.predict(nk.to_datatree(record=record), "sgd", learning_rate=0.1)
+    )
