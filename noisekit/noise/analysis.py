@@ -67,7 +67,12 @@ class BlockNoise(Readable):
 
     def _law(self) -> str:
         if math.isnan(self.heavy_tailed):
-            return "law unknown, no coordinate recorded or none varies"
+            if self.n_recorded:
+                return f"law unknown, no recorded coordinate varies or has {_FEWEST_SAMPLES} values"
+            return (
+                f"law unknown, none of its {self.n_coordinates} coordinates recorded (they are drawn from "
+                "all parameters alike: record more, or give coordinates= their positions)"
+            )
         shape = ", asymmetric" if self.asymmetric > 0.5 else ""
         if self.heavy_tailed <= 0.05:
             return f"Gaussian as far as these samples show{shape}"

@@ -75,7 +75,7 @@ def stored_applied(tree: xr.DataTree, batch_size: int, last: int) -> Applied:
 
 
 def groups_differ(tree: xr.DataTree) -> tuple[str, ...]:
-    """Say that the parameter groups of the recorded optimizer had learning rates of their own, if they had."""
+    """Say that the recorded optimizer's parameter groups had learning rates of their own, if they had."""
     data = tree["training"].attrs if "training" in tree.children else {}
     rates = json.loads(data.get("group_learning_rates", "[]"))
     if not rates:

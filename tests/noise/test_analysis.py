@@ -142,7 +142,9 @@ def test_records_with_less_in_them_give_what_they_can():
     found = analyze(bare)
     assert found.fit is None
     assert math.isnan(found.total.heavy_tailed)
-    assert found.total.verdict.startswith("law unknown")
+    assert found.total.verdict.startswith("law unknown, none of its 60 coordinates recorded")
+    one_sample = record_of(g[:1, :10])
+    assert analyze(one_sample).total.verdict.startswith("law unknown, no recorded coordinate varies or")
     assert found.total.noise_scale.trace == pytest.approx(40 * 9 + 20 * 36, rel=0.05)
     few = analyze(record_of(g[:2], coverage=0.5, uncovered=["other"]))
     assert any("at least 8" in w for w in few.warnings)
