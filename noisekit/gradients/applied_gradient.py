@@ -118,7 +118,10 @@ class AppliedGradient:
                 "earlier step are in it, or it was changed coordinate by coordinate"
             )
         if not self.is_constant:
-            return f"{text}: it was clipped, or multiplied by a factor that changes"
+            return (
+                f"{text}: it was clipped, multiplied by a factor that changes, or averaged over batches of "
+                "unequal sizes"
+            )
         return f"{text}: {self._cause}"
 
     @property

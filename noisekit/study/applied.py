@@ -43,7 +43,7 @@ class Applied:
             return f"{said}. The figures are for the mean gradient, unclipped, and do not hold here."
         times = f"{self.factor(batch_size):.3g} times the mean gradient"
         if self.found.summed:
-            return f"{said}. The figures are for {times} of a batch of {batch_size}, its sum."
+            return f"{said}. The figures are for {times} of a batch of {batch_size}."
         return f"{said}. The figures are for {times} at every batch size."
 
 

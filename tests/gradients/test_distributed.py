@@ -88,6 +88,19 @@ def test_every_rank_records_the_whole_batch(
         assert torch.equal(record.gram, records[0].gram)
 
 
+@pytest.mark.parametrize("name", sorted(set(worker.TRAINING) - {"uneven", "ragged", "accumulated text"}))
+def test_every_rank_compares_what_the_optimizer_was_given(found: list[dict[str, Any]], name: str) -> None:
+    # The others average batches of unequal sizes, which is not the mean over the samples.
+    for own in found:
+        record: GradientRecord = own[name]
+        assert record.applied_scale is not None
+        assert record.applied_cosine is not None
+        # DistributedDataParallel takes the mean over the ranks, of a sum too.
+        scale = record.batch_size / worker.SIZE if name == "sum" else 1.0
+        assert record.applied_scale.tolist() == pytest.approx([scale] * len(record.step), rel=1e-9)
+        assert record.applied_cosine.tolist() == pytest.approx([1.0] * len(record.step), rel=1e-9)
+
+
 def test_sketches_are_those_of_one_process(found: list[dict[str, Any]]) -> None:
     build, loss_fn, parts, _ = worker.TRAINING["uneven"]
     whole = [torch.cat([own[0][k] for own in parts]) for k in (0, 1)]
