@@ -187,4 +187,3 @@ def test_tails_of_a_window_and_of_its_steps_mean_the_same_index(falls: float) ->
         least, most = one.interval.reshape(2).tolist()
         assert least < 3 < most
         assert most - least > high - low
-        assert abs(window.tail_index - 3) < abs(float(one.alpha) - 3)

@@ -95,6 +95,26 @@ def test_trap_unequal_scales_look_heavy_unless_standardised() -> None:
     assert torch.isinf(tail_index(x, pooled=True).interval[0, 1])
 
 
+def test_trap_coordinates_that_are_small_most_of_the_time_do_not_make_a_pooled_tail() -> None:
+    """Every coordinate is a mixture of Gaussians and has all moments; a tenth is small in most samples."""
+    generator = torch.Generator().manual_seed(0)
+    often, small = torch.ones(100), torch.ones(100)
+    often[:10], small[:10] = torch.logspace(-2, -0.5, 10), 0.02
+    z = torch.randn(2000, 100, generator=generator)
+    x = torch.where(torch.rand(2000, 100, generator=generator) < often, 1.0, small) * z
+    low, high = tail_index(x, pooled=True).interval[0].tolist()
+    assert low > 3
+    assert high == np.inf
+
+
+@pytest.mark.parametrize(("df", "surely_infinite"), [(1.0, True), (1.5, True), (3.0, False), (5.0, False)])
+def test_pooled_index_of_coordinates_whose_scales_span_decades(df: float, surely_infinite: bool) -> None:
+    x = np.random.default_rng(0).standard_t(df, (1000, 60)) * np.logspace(-4, 4, 60)
+    low, high = tail_index(torch.tensor(x), pooled=True).interval[0].tolist()
+    assert low < df < high
+    assert (high < 2) == surely_infinite
+
+
 @pytest.mark.parametrize("estimator", ["gpd", "hill", "ecf", "block_sum"])
 def test_trap_dead_coordinates_do_not_change_the_pooled_index(estimator: str) -> None:
     x = torch.tensor(np.random.default_rng(0).standard_t(3, (600, 20)))

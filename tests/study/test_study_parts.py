@@ -177,7 +177,7 @@ def test_samples_behind_a_noise_scale_have_its_interval(bowl):
     scale = nk.record_noise_scale(trained.record)
     law = laws("sgd", bowl, bowl.x0, SMALL, curvature=Curvature(2.0, ""), record=trained.record, scale=scale)
     at = list(law["gauge"]).index("noise_scale_identified")
-    whole = scale.pooled["total"]
+    whole = scale.at_end["total"]
     samples = trained.record.batch_size * len(trained.record.step)
     assert law["gauge_value"][at] == pytest.approx(samples / whole.value)
     assert law["gauge_interval"][at] == pytest.approx([samples / end for end in whole.interval[::-1]])
