@@ -144,7 +144,7 @@ GROUPS: dict[str, Group] = {
             ),
             "noise_scale": Variable(
                 ("step", "block"),
-                "gradient noise scale, tr Σ₁/(|ḡ|² − tr Σ₁/B), a ratio of averages over neighbouring steps; "
+                "gradient noise scale at the step, tr Σ₁/|∇f|², both smoothed over the recorded steps; "
                 "NaN when no signal is seen",
                 "samples",
                 "B_simple",
@@ -160,7 +160,7 @@ GROUPS: dict[str, Group] = {
                 ("step", "bound"), "95 % interval of the total noise scale", "samples", references=M18
             ),
             "pooled_noise_scale": Variable(
-                (), "gradient noise scale of all blocks and all recorded steps", "samples", "B_simple", M18
+                (), "gradient noise scale, ratio of averages over all steps", "samples", "B_simple", M18
             ),
             "pooled_noise_scale_interval": Variable(
                 ("bound",), "95 % interval of the pooled noise scale", "samples", references=M18
@@ -214,7 +214,7 @@ GROUPS: dict[str, Group] = {
             ),
             "k": Variable(
                 ("step", "block", "estimator"),
-                "number of exceedances used",
+                "number of exceedances used of each coordinate",
                 "samples",
                 symbol="k",
                 kind="int",
