@@ -45,6 +45,8 @@ def figures_of(setting: Setting, curvature: Curvature | None) -> tuple[Figure, .
         note = "excess loss that the noise alone keeps up, to first order"
         if setting.hyper.optimizer == "signsgd":
             note += ", if the noise is symmetric"
+        if setting.hyper.coupled_decay + setting.hyper.decoupled_decay > 0:
+            note += "; without the bias of weight decay, which raises it"
         rows.append(Figure("noise floor", *ends, "loss", batch, note))
         if noise.loss > 0 and floor > 0:
             note = "below 1, the loss can still fall"

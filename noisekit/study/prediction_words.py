@@ -59,9 +59,18 @@ def unknown_of(setting: Setting, curvature: Curvature | None, tail: Tail | None)
         rows.append(
             f"The record covers {share_of(noise.coverage, 'the parameters')}; the floor is theirs alone."
         )
-    if noise.coverage >= 1 and setting.hyper.coupled_decay + setting.hyper.decoupled_decay > 0:
-        rows.append("The floor is that without weight decay, which lowers it where curvature is small.")
+    if decays(setting):
+        rows.append(
+            "What weight decay adds to the floor is not in it: it pulls the parameters away from the minimum "
+            "of the loss, a bias that can be many times the floor and that no learning rate takes away. "
+            "Where Hessian and minimum are known, nk.stationary_law(…, weight_decay=…, minimum=…) has both."
+        )
     return tuple(rows)
+
+
+def decays(setting: Setting) -> bool:
+    """Return whether weight decay, of either kind, pulls the parameters to 0."""
+    return setting.hyper.coupled_decay + setting.hyper.decoupled_decay > 0
 
 
 def short(value: float) -> str:
@@ -96,6 +105,8 @@ def _floor(figures: dict[str, Figure], setting: Setting) -> str:
         f"{setting.hyper.optimizer} at learning rate {setting.hyper.learning_rate:g} and batch "
         f"{setting.batch_size}: the noise keeps up a loss of {short(floor.value)}{between}"
     )
+    if decays(setting):
+        text += ", beside the bias of weight decay, which is not in it"
     share = figures.get("floor over training loss")
     if share is None:
         return f"{text}."

@@ -132,7 +132,7 @@ def test_an_old_file_says_that_it_does_not_know_its_curvature_well():
 
 
 def test_noise_that_hides_the_signal_is_not_said_to_dominate():
-    tree = trees.gaussian_tree(seed=3, steps=8)
+    tree = trees.gaussian_tree(seed=3, steps=4)
     found = nk.predict(tree, "adam", learning_rate=0.1)
     signal = gauge(found, "signal_over_noise")
     assert signal.value <= 0.1 < signal.upper
@@ -191,3 +191,28 @@ def test_a_prediction_prints_sentences():
     assert "refused: ηλ_max = 3" in text
     assert "Figure(" not in text
     assert repr(nk.predict(tree, "sgd", learning_rate=0.1)) == f"Prediction: {text}"
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_bias_of_weight_decay_is_said_to_be_left_out(optimizer):
+    tree = trees.gaussian_tree()
+    plain = nk.predict(tree, optimizer, learning_rate=0.01)
+    decayed = nk.predict(tree, optimizer, learning_rate=0.01, weight_decay=0.1)
+    assert figure(decayed, "noise floor").value == figure(plain, "noise floor").value
+    assert "without the bias of weight decay, which raises it" in figure(decayed, "noise floor").note
+    assert "bias of weight decay, which is not in it" in decayed.verdict[0]
+    assert any("stationary_law" in sentence for sentence in decayed.unknown)
+    assert "decay" not in str(plain)
+    # What is left out, on a quadratic with its minimum at 1: f(x∞) − f* = ½(θP/(1 + θP))², P = 1.
+    law = nk.stationary_law("adamw", [1.0], [1.0], 0.01, weight_decay=0.1, minimum=[1.0])
+    assert law.excess_loss > 0.7 * (0.1 / 1.1) ** 2 / 2 + 0.002
+
+
+def test_predictions_of_momentum_name_the_friction_and_scale_linearly():
+    tree = trees.gaussian_tree()
+    found = nk.predict(tree, "sgd", learning_rate=0.1, momentum=0.9, sharpness=1.0)
+    friction = gauge(found, "momentum_friction")
+    assert (friction.value, friction.verdict) == (pytest.approx(1.0), "ok")
+    assert not [g for g in found.gauges if g.name in ("momentum_step", "momentum_lag")]
+    other = [t for t in found.trials if t.what == "batch near the noise scale"]
+    assert all(t.hyperparameters["momentum"] == 0.9 for t in other)

@@ -9,7 +9,7 @@ from oracles import erf_vector, gaussian_draw
 
 from noisekit.errors import InputError
 from noisekit.noise import GaussianNoise, StudentTNoise
-from noisekit.theory import regimes, signsgd_phase
+from noisekit.theory import regimes, signsgd_phase, stationary_law
 
 
 def gauges(*args, **kw):
@@ -113,3 +113,29 @@ def test_bad_input():
         regimes("sgd", 0.1, noise_trace=[1.0])
     with pytest.raises(InputError, match="make them equal"):
         signsgd_phase([1.0, 2.0], [1.0, 1.0, 1.0])
+
+
+def test_friction_of_momentum_is_a_matter_of_the_equation():
+    given = {"momentum": 0.99, "sharpness": 2.0}
+    default = gauges("sgd", 0.01, **given)
+    assert default["momentum_friction"].value == pytest.approx(2.0)
+    assert {g.verdict for g in default.values()} == {"ok"}
+    consistent = gauges("sgd", 0.01, variant="consistent", **given)["momentum_friction"]
+    assert consistent.verdict == "warning"
+    assert "midpoint" in consistent.meaning
+    # What it says of the loss at rest is what the equation has.
+    laws = [
+        stationary_law("sgd", [2.0], [1.0], 0.01, momentum=0.99, **more).excess_loss
+        for more in ({}, {"source": "sde", "variant": "consistent"})
+    ]
+    assert laws[0] / laws[1] == pytest.approx(1 + consistent.value, rel=0.03)
+    assert "momentum_friction" not in gauges("sgd", 0.01, sharpness=2.0)
+    with pytest.raises(InputError, match="no variant 'kinetik'"):
+        gauges("sgd", 0.01, variant="kinetik", **given)
+
+
+def test_a_large_gradient_is_no_trouble_for_sgd():
+    loud = {"gradient": [5.0], "noise": [1.0]}
+    assert gauges("sgd", 0.1, **loud)["signal_over_noise"].verdict == "ok"
+    assert gauges("signsgd", 0.1, **loud)["signal_over_noise"].verdict == "warning"
+    assert "malladi" not in gauges("signsgd", 0.1, **loud)["signal_over_noise"].meaning
