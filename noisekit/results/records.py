@@ -24,7 +24,7 @@ BOUNDS = np.array(["lower", "upper"])
 def training_dataset(record: GradientRecord) -> xr.Dataset:
     """Return loss, learning rate, gradient norm and time over the recorded steps, and what was applied."""
     names = ("step", "loss", "learning_rate", "gradient_norm", "elapsed_time")
-    values = {name: array(getattr(record, name)) for name in names}
+    values: dict[str, Any] = {name: array(getattr(record, name)) for name in names}
     for name in ("applied_scale", "applied_cosine"):
         values[name] = None if getattr(record, name) is None else array(getattr(record, name))
     attributes = {"batch_size": record.batch_size, **storable(record.settings)}
