@@ -40,9 +40,9 @@ def analyze_tree(
     - ``/gradient_noise``: noise scale and signal-to-noise at every step with 95 % intervals, and
       ``eigenvalue`` from the sketches where the file has no eigenvalues of Gram matrices;
     - ``/noise_model``: Gaussian or Student-t fit of every coordinate at a few steps;
-    - ``/tail_index``: of every block at these steps, standardised per coordinate and pooled, over at most
-      65,536 values of evenly spread coordinates. ``nk.analyze`` pools the steps as well: its index is nearer
-      to the truth, and both intervals hold it.
+    - ``/tail_index``: of every block at these steps, the middle of its coordinates' own, over at most
+      65,536 values of evenly spread coordinates. ``nk.analyze`` takes the steps together: its interval is
+      narrower.
 
     Args:
         tree: a result tree with ``/gradient_noise``.
